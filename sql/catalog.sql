@@ -32,6 +32,8 @@ create table coco_internal.flow (
   refresh     text,
   -- newest or oldest: the order, by their ordinals, in which an update of all items evaluates them; null: any order
   fill_order  text,
+  -- delta: coco keeps the groups of the source by deltas
+  aggregate   text not null default 'group' check (aggregate in ('group', 'delta')),
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -73,6 +75,11 @@ create table coco_internal.source (
   derived     boolean not null default false,
   -- grows when coco.alter_flow changes the source in such a way that earlier cursors no longer count
   revision    int not null default 1,
+  -- for groups that are kept by deltas: the columns that identify a row, the view that keeps the row part of the query,
+  -- and the view of the table of groups (catalog/group_state.rs)
+  row_key     text[],
+  rows_view   regclass,
+  groups_view regclass,
   unique (flow, name)
 );
 comment on table coco_internal.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';

@@ -24,7 +24,8 @@ create function coco.create_flow(
   settings    jsonb   default null,
   lookups     text    default null,
   refresh     text    default null,
-  fill_order  text    default null
+  fill_order  text    default null,
+  aggregate   text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
@@ -52,7 +53,8 @@ create function coco.create_flow(
   settings    jsonb   default null,
   lookups     text    default null,
   refresh     text    default null,
-  fill_order  text    default null
+  fill_order  text    default null,
+  aggregate   text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
@@ -79,6 +81,7 @@ create function coco.plan(
   lookups     text     default null,
   refresh     text     default null,
   fill_order  text     default null,
+  aggregate   text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -107,6 +110,7 @@ create function coco.plan(
   lookups     text     default null,
   refresh     text     default null,
   fill_order  text     default null,
+  aggregate   text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3

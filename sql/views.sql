@@ -4,7 +4,7 @@
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
        f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval, f.refresh,
-       f.fill_order
+       f.fill_order, f.aggregate
   from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 

@@ -2,7 +2,7 @@
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
 With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
 out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
@@ -38,12 +38,15 @@ refresh: when workers update the flow while it is live, as in coco.alter_flow. N
   its schedule.
 fill_order: order in which an update of all items evaluates them, as in coco.alter_flow. NULL: any; with or_replace, the flow
   keeps its order.
+aggregate: delta: coco keeps what each row of the source contributes to its group, and adds only the differences of changed
+  rows to the group; the query groups by the source key, reads nothing else, and calls only count, sum, avg, min, max,
+  bool_and, every and bool_or. group, or NULL: coco evaluates a changed group as a whole.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
 different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
-settings, options, refresh or fill_order are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
-differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
+settings, options, refresh or fill_order are changed as by coco.alter_flow. If the source, its key or name, the target, its key or server,
+or aggregate differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
 search path, settings, lookups and schedule. coco.plan shows the differences in advance.
@@ -56,10 +59,10 @@ search path, settings, lookups and schedule. coco.plan shows the differences in 
       key    => '{doc_id,n}');
 
 Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name or settings are not
-valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
+valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose; or coco has no rule to keep the query's groups by deltas. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -79,10 +82,10 @@ effect: what the next update does because of the difference.
 
 Errors: those of coco.create_flow.$doc$;
 
-comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text, text) is
 'The same as the other coco.create_flow, for a source of type regclass.';
 
-comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text, text) is
 'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.

@@ -14,6 +14,7 @@ comment on column coco.flows.max_rows is 'Number of target rows that one update 
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.refresh is 'Interval or cron line by which workers update the flow, as in coco.alter_flow; NULL: they update it after each commit.';
 comment on column coco.flows.fill_order is 'Order in which an update of all items evaluates them, as in coco.alter_flow; NULL: any order.';
+comment on column coco.flows.aggregate is 'delta: coco keeps the groups of the source by deltas, as in coco.create_flow; group: it evaluates a changed group as a whole.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
 comment on column coco.flows.lookups is 'derive: coco derives lookups from the flow''s queries; none: it follows only declared lookups.';

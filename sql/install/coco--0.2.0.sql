@@ -39,6 +39,8 @@ create table coco_internal.flow (
   refresh     text,
   -- newest or oldest: the order, by their ordinals, in which an update of all items evaluates them; null: any order
   fill_order  text,
+  -- delta: coco keeps the groups of the source by deltas
+  aggregate   text not null default 'group' check (aggregate in ('group', 'delta')),
 
   -- whether coco derives lookups from the flow's queries
   lookups     text not null default 'none' check (lookups in ('derive', 'none')),
@@ -80,6 +82,11 @@ create table coco_internal.source (
   derived     boolean not null default false,
   -- grows when coco.alter_flow changes the source in such a way that earlier cursors no longer count
   revision    int not null default 1,
+  -- for groups that are kept by deltas: the columns that identify a row, the view that keeps the row part of the query,
+  -- and the view of the table of groups (catalog/group_state.rs)
+  row_key     text[],
+  rows_view   regclass,
+  groups_view regclass,
   unique (flow, name)
 );
 comment on table coco_internal.source is 'Sources and lookups of flows, with their tracking tables. Only coco''s functions write to this table.';
@@ -447,7 +454,8 @@ create function coco.create_flow(
   settings    jsonb   default null,
   lookups     text    default null,
   refresh     text    default null,
-  fill_order  text    default null
+  fill_order  text    default null,
+  aggregate   text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_wrapper';
@@ -475,7 +483,8 @@ create function coco.create_flow(
   settings    jsonb   default null,
   lookups     text    default null,
   refresh     text    default null,
-  fill_order  text    default null
+  fill_order  text    default null,
+  aggregate   text    default null
 ) returns void language c volatile
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'create_flow_over_wrapper';
@@ -502,6 +511,7 @@ create function coco.plan(
   lookups     text     default null,
   refresh     text     default null,
   fill_order  text     default null,
+  aggregate   text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -530,6 +540,7 @@ create function coco.plan(
   lookups     text     default null,
   refresh     text     default null,
   fill_order  text     default null,
+  aggregate   text     default null,
   out object text, out name text, out change text, out effect text
 ) returns setof record language c volatile
   rows 3
@@ -1159,7 +1170,7 @@ comment on foreign data wrapper coco_openai is 'Connector for servers that coco.
 create view coco.flows with (security_barrier) as
 select f.flow, f.owner, f.live, f.search_path, f.settings, f.created, f.label, f.batch_size, f.paused,
        f.lineage_index, f.lookups, f.max_rows, f.max_cost, f.verify_interval, f.refresh,
-       f.fill_order
+       f.fill_order, f.aggregate
   from coco_internal.flow f
  where pg_catalog.pg_has_role(f.owner, 'usage');
 
@@ -1409,7 +1420,7 @@ select 'worker', m.* from coco_internal.metric_rows('worker') m;
 -- expects this form: a line "name: …" describes an argument or a result column, a line with an indent of two blanks
 -- continues it, and lines with an indent of four blanks are an example.
 
-comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
+comment on function coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text, text) is $doc$Declares a flow: a query that coco evaluates once for each item of a source, and a target in which coco keeps the result.
 
 With query, one call does the work of coco.add_source, coco.add_lookup and coco.add_target. coco finds what the call leaves
 out: the source is the table whose primary key the query's columns contain, or the relation by whose columns the query
@@ -1445,12 +1456,15 @@ refresh: when workers update the flow while it is live, as in coco.alter_flow. N
   its schedule.
 fill_order: order in which an update of all items evaluates them, as in coco.alter_flow. NULL: any; with or_replace, the flow
   keeps its order.
+aggregate: delta: coco keeps what each row of the source contributes to its group, and adds only the differences of changed
+  rows to the group; the query groups by the source key, reads nothing else, and calls only count, sum, avg, min, max,
+  bool_and, every and bool_or. group, or NULL: coco evaluates a changed group as a whole.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A
 different query is changed as by coco.set_query. Another ordinal, fingerprint, capture, refresh_interval, search_path,
-settings, options, refresh or fill_order are changed as by coco.alter_flow. If the source, its key or name, or the target, its key or server
-differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
+settings, options, refresh or fill_order are changed as by coco.alter_flow. If the source, its key or name, the target, its key or server,
+or aggregate differs, coco drops the flow and declares it again. The tables, the owner, the label and the other properties of
 coco.alter_flow stay, and a live flow stays live. coco then alters a target table that it created, and empties the table if
 its key differs. A flow with several sources or targets can be replaced only by a call with flow alone, which changes its
 search path, settings, lookups and schedule. coco.plan shows the differences in advance.
@@ -1463,10 +1477,10 @@ search path, settings, lookups and schedule. coco.plan shows the differences in 
       key    => '{doc_id,n}');
 
 Errors: 42710: the name is taken, possibly by a flow that you may not see. 22023, 42622: the name or settings are not
-valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose. Also the
+valid, or coco does not find the source or the key. 42P09: the query has several possible sources. 42501: the flow to replace is not yours. 0A000: the flow to replace has other parts, which it would lose; or coco has no rule to keep the query's groups by deltas. Also the
 errors of coco.add_source and coco.add_target. A call that fails declares and changes nothing.$doc$;
 
-comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
+comment on function coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text, text) is $doc$Shows what coco.create_flow with the same arguments and or_replace => true would change, and what the next update would do because of it. Changes nothing.
 
 flow: as in coco.create_flow, and so are the other arguments.
 
@@ -1486,10 +1500,10 @@ effect: what the next update does because of the difference.
 
 Errors: those of coco.create_flow.$doc$;
 
-comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text) is
+comment on function coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text, text) is
 'The same as the other coco.create_flow, for a source of type regclass.';
 
-comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text) is
+comment on function coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text, text) is
 'The same as the other coco.plan, for a source of type regclass.';
 
 comment on function coco.flow_definition is $doc$Returns SQL that declares a flow as it is: one or several statements that psql can run. Run it as the flow's owner.
@@ -2464,6 +2478,7 @@ comment on column coco.flows.max_rows is 'Number of target rows that one update 
 comment on column coco.flows.max_cost is 'Amount that one update may spend at the servers of providers, in the unit of their prices; NULL: no limit.';
 comment on column coco.flows.refresh is 'Interval or cron line by which workers update the flow, as in coco.alter_flow; NULL: they update it after each commit.';
 comment on column coco.flows.fill_order is 'Order in which an update of all items evaluates them, as in coco.alter_flow; NULL: any order.';
+comment on column coco.flows.aggregate is 'delta: coco keeps the groups of the source by deltas, as in coco.create_flow; group: it evaluates a changed group as a whole.';
 comment on column coco.flows.paused is 'Whether the flow is paused.';
 comment on column coco.flows.lineage_index is 'Whether coco.lineage uses an index to find target keys that tracking rows list.';
 comment on column coco.flows.lookups is 'derive: coco derives lookups from the flow''s queries; none: it follows only declared lookups.';
@@ -2677,10 +2692,10 @@ comment on column coco.metrics.help is 'Meaning of the metric.';
 
 revoke all on all functions in schema coco, coco_internal from public;
 grant execute on function
-  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text),
-  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text),
-  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text),
-  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text),
+  coco.create_flow(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text, text),
+  coco.create_flow(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, boolean, boolean, jsonb, text, text, text, text),
+  coco.plan(text, text, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text, text),
+  coco.plan(text, regclass, text, text, text[], text, text[], text, text, text, interval, text, text, jsonb, text, jsonb, text, text, text, text),
   coco.add_source, coco.add_lookup, coco.add_target, coco.set_query, coco.expect, coco.drop_expectation, coco.alter_flow,
   coco.allow, coco.rename_flow, coco.drop_flow, coco.flow_definition, coco.definitions, coco.update, coco.update_all, coco.retry,
   coco.start, coco.stop, coco.wait, coco.preview, coco.estimate, coco.evaluate, coco.verify,

@@ -33,7 +33,7 @@ select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
   from (select pg_catalog.unnest(array[query_view, ledger_view, outbox_view]) as view
           from coco_internal.target where flow operator(pg_catalog.=) $1
          union all
-        select pg_catalog.unnest(array[expressions, affects_view, tracking_view])
+        select pg_catalog.unnest(array[expressions, affects_view, tracking_view, rows_view, groups_view])
           from coco_internal.source where flow operator(pg_catalog.=) $1
          union all
         select x.condition_view
@@ -50,6 +50,8 @@ pub enum InternalTable {
     Tracking,
     Ledger,
     Outbox,
+    /// The states of groups that coco keeps by deltas.
+    Groups,
 }
 
 impl InternalTable {
@@ -60,6 +62,7 @@ impl InternalTable {
             InternalTable::Tracking => "tracking",
             InternalTable::Ledger => "ledger",
             InternalTable::Outbox => "outbox",
+            InternalTable::Groups => "groups",
         };
         format!("{SCHEMA}.{kind}_{id}")
     }
@@ -70,6 +73,7 @@ impl InternalTable {
             InternalTable::Tracking => "tracking",
             InternalTable::Ledger => "ledger",
             InternalTable::Outbox => "outbox",
+            InternalTable::Groups => "groups",
         };
         object_name(kind, id, flow)
     }
@@ -78,6 +82,17 @@ impl InternalTable {
     pub fn view_name(self, id: i32, flow: &str) -> String {
         format!("coco.{}", ident(&self.view(id, flow)))
     }
+}
+
+/// Returns the name of the table of what the rows of a source contribute to their groups, quoted and
+/// schema-qualified. Only the extension's owner reads it.
+pub fn contributions_table(source: i32) -> String {
+    format!("{SCHEMA}.contributions_{source}")
+}
+
+/// Returns the names of both tables in which coco keeps the groups of a source by deltas.
+pub fn group_tables(source: i32) -> [String; 2] {
+    [contributions_table(source), InternalTable::Groups.name(source)]
 }
 
 /// Returns an expression that converts a table's column for use in JSON without running a user's

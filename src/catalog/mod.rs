@@ -5,6 +5,8 @@
 pub mod expectation_rows;
 pub mod flow_rows;
 pub mod followed_names;
+pub mod group_state;
+pub mod group_tables;
 pub mod installed;
 pub mod internal_tables;
 pub mod item_failure;

@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 use std::rc::Rc;
 
+use crate::catalog::group_state::GroupShape;
 use crate::catalog::memo_function::MemoFunction;
 use crate::pg::acting_role::SavedGucs;
 use crate::pg::columns::Column;
@@ -33,6 +34,8 @@ pub struct Flow {
     pub fill_order: Option<FillOrder>,
     /// Whether coco derives lookups from its queries.
     pub derives_lookups: bool,
+    /// Whether coco keeps the groups of its source by deltas.
+    pub keeps_groups: bool,
     pub sources: Vec<Source>,
     pub lookups: Vec<Lookup>,
     pub targets: Vec<Target>,
@@ -51,6 +54,11 @@ impl Flow {
     /// Reports whether a target is outside this database.
     pub fn is_external(&self) -> bool {
         self.targets.iter().any(|t| t.external.is_some())
+    }
+
+    /// Returns the flow as an update reads it: see [`Source::by_states`].
+    pub fn by_states(&self) -> Flow {
+        Flow { sources: self.sources.iter().map(Source::by_states).collect(), ..self.clone() }
     }
 
     /// Reports whether its queries call functions whose results come from a provider.
@@ -100,6 +108,29 @@ pub struct Expressions {
     pub used: Vec<Column>,
 }
 
+/// How coco keeps the groups of a source by deltas.
+#[derive(Clone, Debug)]
+pub struct GroupState {
+    pub shape: GroupShape,
+    /// The view that keeps the row part of the query: the row's key, the group, and the expressions.
+    pub rows: BoundView,
+    /// The columns of the source that the view uses.
+    pub used: Vec<Column>,
+    /// The source's relation, quoted and schema-qualified.
+    pub relation: String,
+    /// The columns of the source key in the relation, and their numbers.
+    pub key: Vec<Column>,
+    pub key_numbers: Vec<i16>,
+    /// The columns of the table of groups from `k1` on that items have: the key, the counts of rows, and
+    /// the parts.
+    pub columns: Vec<Column>,
+    /// Both tables, quoted and schema-qualified, for statements that run as the extension's owner.
+    pub contributions: String,
+    pub groups: String,
+    /// The view of the table of groups, for statements that run as the flow's owner.
+    pub groups_view: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct Source {
     pub id: i32,
@@ -136,9 +167,53 @@ pub struct Source {
     /// Whether coco ignores rows with a NULL in the key: rows of a derived lookup, which equal no row
     /// of another relation.
     pub ignores_null_keys: bool,
+    /// The columns that identify a row, if coco keeps the groups by deltas; otherwise empty.
+    pub row_key: Vec<Column>,
+    /// How coco keeps the groups by deltas; only set when the flow is loaded for execution.
+    pub groups: Option<Rc<GroupState>>,
+    /// Whether the items are the states of the groups, and not groups of the relation's rows: see
+    /// [`Source::by_states`].
+    pub reads_states: bool,
 }
 
 impl Source {
+    /// Returns the source as an update reads it, if coco keeps the groups by deltas: an item is then a
+    /// row of the table of groups, and its content is the state of the group.
+    pub fn by_states(&self) -> Source {
+        let Some(groups) = &self.groups else { return self.clone() };
+        let name = |(n, column): (usize, &Column)| Column {
+            name: format!("k{}", n + 1),
+            ..column.clone()
+        };
+        Source {
+            relation_name: groups.groups_view.clone(),
+            key: self.key.iter().enumerate().map(name).collect(),
+            grouped: false,
+            used: groups.columns.clone(),
+            reads_states: true,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the source as its change log sees it, if coco keeps the groups by deltas: an item is a
+    /// row.
+    pub fn by_rows(&self) -> Source {
+        let relation = self.groups.as_ref().map(|groups| groups.relation.clone());
+        Source {
+            relation_name: relation.unwrap_or_else(|| self.relation_name.clone()),
+            key: self.row_key.clone(),
+            grouped: false,
+            reads_states: false,
+            ..self.clone()
+        }
+    }
+
+    /// Returns the columns that a change log keeps for the source.
+    pub fn captured_key(&self) -> Vec<Column> {
+        let is_new = |column: &&Column| !self.key.iter().any(|k| k.name == column.name);
+        self.key.iter().chain(self.row_key.iter().filter(is_new)).cloned().collect()
+    }
+
     /// Returns the columns of the key in a relation with this alias, converted to the types of the
     /// tracking table.
     pub fn key_of(&self, alias: &str) -> Vec<String> {

@@ -12,6 +12,23 @@ pub fn tracking_comment(flow: &str, source: &str, key: &[String]) -> String {
     )
 }
 
+/// Returns the comment on a table of groups and on its view.
+pub fn groups_comment(flow: &str, source: &str) -> String {
+    format!("The states of the groups of flow {flow}, source {source}: a row per group")
+}
+
+/// Returns the comment on a table of contributions.
+pub fn contributions_comment(flow: &str, source: &str) -> String {
+    format!(
+        "What the rows of source {source} contribute to the groups of flow {flow}: a row per source row"
+    )
+}
+
+/// Returns the comment on the view that keeps the row part of a query.
+pub fn rows_comment(flow: &str, source: &str) -> String {
+    format!("The part of the query of flow {flow} that concerns one row of source {source}")
+}
+
 /// Returns the comment on the view that keeps a target's query.
 pub fn query_comment(flow: &str, target: &str) -> String {
     // PostgreSQL names this view when it refuses to alter a column that the query uses.

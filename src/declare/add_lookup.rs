@@ -9,10 +9,10 @@ use crate::catalog::{object_comments, object_names, objects, version_rows};
 use crate::declare::add_source::{
     NullKeys, SourceColumns, check_interval, describe, name_of, primary_key, source_key,
 };
-use crate::declare::drop_lookup;
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
 use crate::declare::when_exists::WhenExists;
+use crate::declare::{drop_lookup, keep_groups};
 use crate::flows::{load, upstream};
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column, StoredType};
@@ -52,6 +52,7 @@ pub fn add_lookup(
     }
     let flow = load::lock_and_load(flow)?;
     version_rows::check_no_new_version(flow.id, &flow.name)?;
+    keep_groups::check_may_have(&flow, "a lookup")?;
     let affected = affected(&flow, options.source.as_deref())?;
     let described = describe(relation, flow.owner, "lookup")?;
     let name = options.name.unwrap_or(described.name.clone());

@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use crate::capture::captured_columns::column_never_null;
 use crate::capture::triggers;
 use crate::catalog::{internal_tables, model, objects, target_table};
-use crate::declare::lineage_index;
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
 use crate::declare::source_expressions::{DeclaredExpressions, ExpressionSource};
 use crate::declare::when_exists::WhenExists;
+use crate::declare::{keep_groups, lineage_index};
 use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
@@ -66,6 +66,9 @@ pub fn add_source(
         )
         .detail("coco checks a query against the sources that it reads.")
         .hint("Declare the sources first, then the targets."));
+    }
+    if !flow.sources.is_empty() {
+        keep_groups::check_may_have(&flow, "several sources")?;
     }
     if flow.derives_lookups && !flow.sources.is_empty() {
         return Err(cannot_derive(&flow.name));

@@ -7,9 +7,9 @@ use crate::catalog::target_table::{self, Altered};
 use crate::catalog::{locks, made_targets, objects, version_rows};
 use crate::declare::add_source::temporary;
 use crate::declare::check_query::analyze_into;
-use crate::declare::key_ownership;
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{condition_views, derive_lookups};
+use crate::declare::{keep_groups, key_ownership};
 use crate::flows::{load, upstream};
 use crate::outbox::{foreign_server, tables};
 use crate::pg::acting_role::{self, RoleGuard};
@@ -52,6 +52,9 @@ pub fn add_target(
         return Ok(());
     }
     let mut flow = load::lock_and_load(flow)?;
+    if !flow.targets.is_empty() {
+        keep_groups::check_may_have(&flow, "several targets")?;
+    }
     if flow.sources.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -338,7 +341,8 @@ fn settle(flow: &mut Flow, at: usize, bound: Bound) -> Result<()> {
             &[arg(source.id), arg(used)],
         )?;
     }
-    crate::declare::add_lookup::store_used(flow)
+    crate::declare::add_lookup::store_used(flow)?;
+    if flow.keeps_groups { keep_groups::make_groups(flow) } else { Ok(()) }
 }
 
 /// Finds a flow's target by the given name, or its only target if no name is given.

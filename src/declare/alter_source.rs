@@ -16,6 +16,7 @@ use crate::capture::{cursor, triggers};
 use crate::catalog::model::{CaptureMode, Flow, Source};
 use crate::catalog::{objects, target_table};
 use crate::declare::add_source::{check_interval, describe};
+use crate::declare::keep_groups;
 use crate::declare::source_capture::capture_mode;
 use crate::declare::source_expressions::{
     DeclaredExpressions, ExpressionSource, FINGERPRINT, KeptExpression, ORDINAL,
@@ -129,6 +130,7 @@ fn alter_expressions(flow: &Flow, source: &Source, changes: &SourceChanges) -> R
     if !ordinal.is_change() && !fingerprint.is_change() {
         return Ok(());
     }
+    keep_groups::check_may_have(flow, "an ordinal or a fingerprint")?;
     if flow.lookups.iter().any(|l| l.relation.id == source.id) {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -232,7 +234,7 @@ fn alter_capture(flow: &Flow, source: &Source, given: &str) -> Result<()> {
         // log does not have.
         CaptureMode::Trigger | CaptureMode::Always => {
             let always = mode == CaptureMode::Always;
-            triggers::ensure(source.relation, &source.key, always, true).map(drop)
+            triggers::ensure(source.relation, &source.captured_key(), always, true).map(drop)
         }
     }
 }

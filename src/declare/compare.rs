@@ -15,6 +15,7 @@ use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::difference::{FlowDifference, Property, must_declare_again};
 use crate::declare::fill_order;
 use crate::declare::flow_settings::changed_settings;
+use crate::declare::keep_groups::AggregateMode;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
 use crate::flows::{load, schedules};
@@ -44,6 +45,7 @@ pub fn find_differences(new: &Declaration) -> Result<Vec<FlowDifference>> {
     if let Some(parts) = &new.parts {
         let has = PartCounts::of_flow(&new.flow)?;
         found = differences_of_parts(&new.flow, parts, &settings, &has)?;
+        found.extend(difference_of_aggregate(new)?);
         if must_declare_again(&found) {
             return match has.lookups {
                 0 => Ok(found),
@@ -385,6 +387,20 @@ fn difference_of_lookups(new: &Declaration) -> Result<Option<FlowDifference>> {
     let change = becomes("lookups", &stored, mode.name());
     let is_same = stored == mode.name();
     Ok((!is_same).then(|| FlowDifference::new(Property::Lookups, "flow", &new.flow, change)))
+}
+
+/// Compares how coco computes groups. A declaration that does not say so leaves it to coco, which
+/// evaluates a changed group as a whole.
+fn difference_of_aggregate(new: &Declaration) -> Result<Option<FlowDifference>> {
+    let stored = spi::scalar::<String>(
+        "select f.aggregate from coco.flows as f where f.flow operator(pg_catalog.=) $1",
+        &[arg(new.flow.as_str())],
+    )?;
+    let before = stored.ok_or_else(|| flow_rows::missing(&new.flow))?;
+    let after = new.aggregate.unwrap_or(AggregateMode::Group).name();
+    let change = becomes("aggregate", &before, after);
+    let is_same = before == after;
+    Ok((!is_same).then(|| FlowDifference::new(Property::Aggregate, "flow", &new.flow, change)))
 }
 
 /// Compares when workers update the flow.

@@ -7,6 +7,7 @@ use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::{self, ExternalLocation, QueryCheck};
 use crate::declare::alter_target::OptionsCheck;
 use crate::declare::derive_lookups::{self, LookupMode};
+use crate::declare::keep_groups::{self, AggregateMode};
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{fill_order, insert_flow};
 use crate::flows::schedules;
@@ -24,6 +25,8 @@ pub struct Declaration<'a> {
     /// When workers update the flow: see [`schedules::parse_refresh`]; `None` if the declaration does
     /// not say so.
     pub refresh: Option<String>,
+    /// How coco computes groups; `None` if the declaration does not say so.
+    pub aggregate: Option<AggregateMode>,
     /// See [`fill_order::parse_fill_order`]; `None` if the declaration does not say so.
     pub fill_order: Option<String>,
     /// The source and the target; `None` if the flow is declared alone.
@@ -57,6 +60,9 @@ pub fn declare_flow(
     }
     if let Some(mode) = new.lookups {
         derive_lookups::store_mode(&new.flow, mode)?;
+    }
+    if let Some(mode) = new.aggregate {
+        keep_groups::store_aggregate(&new.flow, mode)?;
     }
     if let Some(refresh) = &new.refresh {
         schedules::store_refresh(&new.flow, refresh)?;

@@ -15,6 +15,8 @@ pub enum Property {
     SourceKey,
     /// Whether items are rows or groups.
     Items,
+    /// How coco computes groups.
+    Aggregate,
     Target,
     TargetKey,
     Server,
@@ -76,6 +78,7 @@ impl FlowDifference {
             | Property::SourceName
             | Property::SourceKey
             | Property::Items
+            | Property::Aggregate
             | Property::Target
             | Property::TargetKey
             | Property::Server => Remedy::Declare,

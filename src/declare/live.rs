@@ -70,7 +70,7 @@ fn put_triggers(flow: &Flow, wait: bool) -> Result<()> {
             && triggers::may_be_put_back(source.relation, flow.owner, wait)?
         {
             let always = source.capture == CaptureMode::Always;
-            triggers::ensure(source.relation, &source.key, always, wait)?;
+            triggers::ensure(source.relation, &source.captured_key(), always, wait)?;
         }
     }
     Ok(())

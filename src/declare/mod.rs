@@ -24,6 +24,7 @@ pub mod fill_order;
 pub mod find_source;
 pub mod flow_settings;
 pub mod gapless;
+pub mod keep_groups;
 pub mod key_ownership;
 pub mod labelled_logic;
 pub mod lineage_index;
@@ -94,10 +95,16 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     let acting = RoleGuard::extension_owner()?;
     let names = |query: &str| spi::select(query, &[arg(name)], |r| spi::required::<String>(r, 1));
     let views = internal_tables::views(name)?;
-    let tracking = names(
+    let mut tracking = names(
         "select c.oid::regclass::text from coco_internal.source s join pg_class c on c.oid = s.tracking
           where s.flow = $1",
     )?;
+    let keeping = spi::select(
+        "select s.id from coco_internal.source s where s.flow = $1 and s.row_key is not null",
+        &[arg(name)],
+        |r| spi::required::<i32>(r, 1),
+    )?;
+    tracking.extend(keeping.into_iter().flat_map(internal_tables::group_tables));
     let made = names(
         "select c.oid::regclass::text from coco_internal.target t join pg_class c on c.oid = t.relation
           where t.flow = $1 and t.managed and t.server is null",

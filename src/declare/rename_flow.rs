@@ -5,8 +5,8 @@ use pgrx::prelude::*;
 
 use crate::catalog::internal_tables::{self, InternalTable};
 use crate::catalog::object_comments::{
-    affects_comment, condition_comment, expressions_comment, ledger_comment, memo_comment,
-    outbox_comment, query_comment, tracking_comment,
+    affects_comment, condition_comment, contributions_comment, expressions_comment, groups_comment,
+    ledger_comment, memo_comment, outbox_comment, query_comment, rows_comment, tracking_comment,
 };
 use crate::catalog::object_names::object_name;
 use crate::catalog::{flow_rows, locks, version_rows};
@@ -99,7 +99,8 @@ select v.kind, v.id, pg_catalog.format('%I.%I', n.nspname, c.relname), v.subject
         select w.kind, s.id, w.view, s.name, s.key
           from coco_internal.source s
          cross join lateral (values ('tracking', s.tracking_view), ('source', s.expressions),
-                                    ('affects', s.affects_view)) as w (kind, view)
+                                    ('affects', s.affects_view), ('rows', s.rows_view),
+                                    ('groups', s.groups_view)) as w (kind, view)
          where s.flow = $1
          union all
         select 'expect', x.id, x.condition_view, x.name, '{}'
@@ -160,12 +161,19 @@ fn rename_views(flow: &str) -> Result<()> {
             "tracking" => {
                 (tracking_comment(flow, &subject, &key), Some(InternalTable::Tracking.name(id)))
             }
+            "rows" => (rows_comment(flow, &subject), None),
+            "groups" => (groups_comment(flow, &subject), Some(InternalTable::Groups.name(id))),
             "ledger" => (ledger_comment(flow, &subject), Some(InternalTable::Ledger.name(id))),
             "outbox" => (outbox_comment(flow, &subject), Some(InternalTable::Outbox.name(id))),
             _ => (memo_comment(flow), Some(format!("{}.memo_{id}", internal_tables::SCHEMA))),
         };
         let comment = literal(&comment);
         spi::execute(&format!("comment on view {new_view} is {comment}"), &[])?;
+        if kind == "groups" {
+            let comment = literal(&contributions_comment(flow, &subject));
+            let table = internal_tables::contributions_table(id);
+            spi::execute(&format!("comment on table {table} is {comment}"), &[])?;
+        }
         if let Some(table) = table
             && internal_tables::find(&table)?.is_some()
         {

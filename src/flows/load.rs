@@ -7,7 +7,7 @@ use crate::catalog::model::{
 use crate::catalog::{
     expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table,
 };
-use crate::flows::schedules;
+use crate::flows::{group_states, schedules};
 use crate::memo::{called_functions, rewrite_calls};
 use crate::pg::acting_role::{RoleGuard, SavedGucs};
 use crate::pg::columns::{self, Column};
@@ -72,6 +72,9 @@ pub fn load_flow(name: &str) -> Result<Flow> {
     for target in &flow.targets {
         target_table::check_fits(&flow.name, target)?;
     }
+    if flow.keeps_groups && !flow.targets.is_empty() {
+        group_states::load_group_state(&mut flow)?;
+    }
     flow.memoized = called_functions::called_functions(&views)?;
     flow.reads = relation_locks::relations_of(&flow)?;
     internal_tables::grant_again(&flow.name, flow.owner)?;
@@ -119,7 +122,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.oid = memo_table),
                 paused, batch_size, max_rows, max_cost, lookups = 'derive', refresh,
-                fill_order
+                fill_order, aggregate = 'delta'
            from coco_internal.flow where flow = $1",
         &[arg(name)],
         |r| {
@@ -136,6 +139,7 @@ pub fn load_for_update(name: &str) -> Result<Flow> {
                 derives_lookups: spi::required(r, 11)?,
                 has_schedule: schedules::is_schedule(r.get::<String>(12)?.as_deref()),
                 fill_order: r.get::<String>(13)?.as_deref().and_then(FillOrder::from_name),
+                keeps_groups: spi::required(r, 14)?,
                 sources: vec![],
                 lookups: vec![],
                 reads: vec![],
@@ -215,6 +219,8 @@ struct SourceRow {
     /// The types of the key columns in the tracking table, and whether they can be NULL.
     tracked: Vec<pgrx::pg_sys::Oid>,
     nullable: Vec<bool>,
+    /// The columns that identify a row, if coco keeps the groups by deltas.
+    row_key: Vec<String>,
 }
 
 fn lost(flow: &str) -> Error {
@@ -261,7 +267,8 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 s.revision, s.derived,
                 array(select not a.attnotnull from pg_catalog.pg_attribute a
                        where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
-                       order by a.attnum)
+                       order by a.attnum),
+                coalesce(s.row_key, '{}')
            from coco_internal.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -288,6 +295,9 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 tracking_view: r.get::<String>(21)?.ok_or_else(|| lost(flow))?,
                 revision: spi::required(r, 23)?,
                 ignores_null_keys: false,
+                row_key: vec![],
+                groups: None,
+                reads_states: false,
             };
             Ok(SourceRow {
                 source,
@@ -302,6 +312,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 tracked: spi::required(r, 22)?,
                 is_derived: spi::required(r, 24)?,
                 nullable: spi::required(r, 25)?,
+                row_key: spi::required(r, 26)?,
             })
         },
     )?;
@@ -364,6 +375,7 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
         expressions,
         tracked,
         nullable,
+        row_key,
         ..
     } = raw;
     if !exists {
@@ -380,7 +392,8 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
     if raw_of.is_some() && used.is_empty() {
         source.used = columns.clone();
     }
-    let key = key
+    let found = |names: &[String]| {
+        names
                 .iter()
                 .map(|name| {
                     find(name).ok_or_else(|| {
@@ -391,7 +404,10 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
                         .hint("Drop the flow with coco.drop_flow and declare it again.")
                     })
                 })
-                .collect::<Result<Vec<_>>>()?;
+                .collect::<Result<Vec<_>>>()
+    };
+    source.row_key = columns::stored(&found(&row_key)?);
+    let key = found(&key)?;
     source.key = columns::stored(&key);
     check_key_types(flow, &source, &tracked)?;
     // As when the source was declared: the columns of the relation may have changed since.

@@ -4,6 +4,7 @@
 //! Callers: `update`, `declare`, `inspect`, `workers`. Only this room finds a flow by its name.
 
 pub mod cache;
+pub mod group_states;
 pub mod live_rows;
 pub mod load;
 pub mod paused;

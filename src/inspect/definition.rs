@@ -5,6 +5,7 @@ use crate::catalog::{flow_rows, version_rows};
 use crate::declare::add_source;
 use crate::declare::condition_views;
 use crate::declare::derive_lookups::LookupMode;
+use crate::declare::keep_groups::AggregateMode;
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
 use crate::flows::load;
@@ -414,6 +415,9 @@ impl Definer<'_> {
         }
         if self.flow.derives_lookups {
             call.add_text("lookups", LookupMode::of_flow(self.flow).name());
+        }
+        if self.flow.keeps_groups {
+            call.add_text("aggregate", AggregateMode::of_flow(self.flow).name());
         }
         if let Some(refresh) = &self.properties.refresh {
             call.add_text("refresh", refresh);

@@ -18,12 +18,14 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::model::{BoundView, Flow, Source, Target};
+use crate::catalog::group_state::RowValue;
+use crate::catalog::model::{BoundView, Flow, GroupState, Source, Target};
 use crate::pg::columns::{self, Column, all_equal, all_known, equal_by_nulls, numbered};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::ident;
 use crate::pg::tuplestore::rows::{self, RowColumn};
-use crate::query::place_items::{self, shadow_name};
+use crate::query::group_parts::{AGGREGATE, KEY};
+use crate::query::place_items::{self, shadow_name, states_name};
 use crate::query::row_local;
 
 /// The item column that contains the item's number in the batch, for calls of memoized functions.
@@ -130,8 +132,12 @@ fn lateral_sql(
 ) -> Result<String> {
     let mut shadows = Vec::new();
     for s in &flow.sources {
-        let items = if s.id == source.id { shadow(s)? } else { EMPTY.to_owned() };
-        shadows.push(format!("{} as ({items})", shadow_name(s.id)));
+        let states = source.groups.as_ref().filter(|_| source.reads_states);
+        shadows.push(match (s.id == source.id, states) {
+            (true, Some(groups)) => format!("{} as ({})", states_name(s.id), states_sql(groups)),
+            (true, None) => format!("{} as ({})", shadow_name(s.id), shadow(source)?),
+            (false, _) => format!("{} as ({EMPTY})", shadow_name(s.id)),
+        });
     }
     if !flow.memoized.is_empty() {
         // Each memoized call belongs to the item beside it: PostgreSQL must not merge the query
@@ -364,6 +370,67 @@ fn shadow(source: &Source) -> Result<String> {
         .map(|(c, u)| format!("item.{u} as {}", c.quoted()))
         .collect();
     Ok(format!("select {}", columns.join(", ")))
+}
+
+/// Selects the state of a group: the columns that the query groups by, and the results of its
+/// aggregates.
+fn states_sql(groups: &GroupState) -> String {
+    let keys = groups.key_numbers.len();
+    let mut columns: Vec<String> = groups
+        .key_numbers
+        .iter()
+        .zip(numbered("item.u", keys))
+        .map(|(number, u)| format!("{u} as {KEY}{number}"))
+        .collect();
+    let rows = format!("item.u{}", keys + 1);
+    // The number of failing rows is between the number of rows and the parts.
+    let part = |place: usize| format!("item.u{}", keys + 3 + place);
+    for (n, aggregate) in groups.shape.aggregates.iter().enumerate() {
+        let result = groups.shape.result_sql(*aggregate, &rows, part);
+        columns.push(format!("{result} as {AGGREGATE}{}", n + 1));
+    }
+    format!("select {}", columns.join(", "))
+}
+
+/// The rows of a source that a statement reads for the row part of a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsOf {
+    All,
+    /// The rows whose keys the relation `coco_rows` contains, as `k1…`.
+    Keys,
+}
+
+/// Composes the SELECT of what rows contribute to their groups: the row's key, the group, the values,
+/// and NULL for the failure. `rows` is the source by its rows. The flow's owner runs the statement.
+pub fn contributions_sql(rows: &Source, groups: &GroupState, of: RowsOf) -> String {
+    let GroupState { shape, rows: view, used, key, .. } = groups;
+    place_items::know_shadows(view.view, vec![rows.relation], view.places.clone());
+    let relation = &rows.relation_name;
+    let used: Vec<String> = used.iter().map(|c| format!("s.{}", c.quoted())).collect();
+    // `offset 0` selects the rows first, as in `row_items`.
+    let from = match of {
+        RowsOf::All => format!("{relation} as s"),
+        RowsOf::Keys => format!(
+            "coco_rows as b join {relation} as s on {} offset 0",
+            all_equal(&rows.key, &numbered("b.k", rows.key.len()), &rows.key_of("s"))
+        ),
+    };
+    let keys = rows.key.iter().chain(key);
+    let mut columns: Vec<String> =
+        keys.enumerate().map(|(n, column)| column.as_stored(&format!("q.c{}", n + 1))).collect();
+    let first = columns.len() + 1;
+    let value = |of: &RowValue| of.conversion.of(&format!("q.c{}", first + of.expression));
+    columns.extend(shape.values.iter().map(value));
+    columns.push("null::pg_catalog.text".to_owned());
+    format!(
+        "/* coco rows {} */ with {} as (select {} from {from})\nselect {} from {} as q ({})",
+        view.view.to_u32(),
+        shadow_name(rows.id),
+        used.join(", "),
+        columns.join(", "),
+        view.name,
+        numbered("c", first - 1 + shape.expressions.len()).join(", "),
+    )
 }
 
 /// The alias of a source's declared expressions in a statement that reads the source.

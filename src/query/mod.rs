@@ -12,6 +12,7 @@ pub mod declared_text;
 pub mod dependency_walk;
 pub mod expected_rows;
 pub mod expression_type;
+pub mod group_parts;
 pub mod item_names;
 pub mod join_paths;
 pub mod joins;

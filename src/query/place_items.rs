@@ -22,10 +22,15 @@ use std::ffi::{CStr, c_void};
 
 use crate::catalog::model::Places;
 use crate::pg::error::{Error, Result};
-use crate::query::{bound_query, view_tree, walker};
+use crate::query::trace_column::range_entry;
+use crate::query::{bound_query, group_parts, view_tree, walker};
 
 /// The prefix of the name of a CTE that contains the items of a source, before the source's id.
 pub const SHADOW: &str = "coco_source_";
+
+/// The prefix of the name of a CTE that contains the states of a source's groups, before the source's
+/// id. [`group_parts`] then puts the group part of the query in the view's place.
+pub const STATES: &str = "coco_states_";
 
 /// The name of a CTE that prevents PostgreSQL from merging the query with the outer query.
 pub const APART: &str = "coco_apart";
@@ -145,11 +150,12 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
             return Ok(());
         }
         let ctes = PgList::<pg_sys::CommonTableExpr>::from_pg((*query).cteList);
-        let shadows: Vec<(i32, *mut pg_sys::Query)> = ctes
-            .iter_ptr()
-            .filter_map(|cte| Some((shadow_of(cte)?, (*cte).ctequery.cast())))
-            .collect();
-        if shadows.is_empty() {
+        let named = |prefix: &str| -> Vec<(i32, *mut pg_sys::Query)> {
+            let one = |cte| Some((source_of(cte, prefix)?, (*cte).ctequery.cast()));
+            ctes.iter_ptr().filter_map(one).collect()
+        };
+        let (shadows, states) = (named(SHADOW), named(STATES));
+        if shadows.is_empty() && states.is_empty() {
             return Ok(());
         }
         for entry in PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr() {
@@ -165,6 +171,15 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
             let all = bound_query::occurrences(tree, &relations);
             if all.len() != places.len() {
                 return Err(Error::internal("stored query does not match its recorded places"));
+            }
+            if let [(_, states)] = states.as_slice() {
+                let [relation] = relations.as_slice() else {
+                    return Err(Error::internal("a query over groups has several sources"));
+                };
+                becomes_subquery(entry, over_states(tree, *relation, *states)?);
+                (*query).cteList = std::ptr::null_mut();
+                mark_items(above);
+                continue;
             }
             for (occurrence, id) in all.iter().zip(places.iter()).filter(|(_, id)| **id != 0) {
                 let shadow = shadows.iter().find(|(of, _)| of == id);
@@ -189,18 +204,40 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
     }
 }
 
+/// Returns the group part of a query, over the states of groups.
+unsafe fn over_states(
+    tree: *mut pg_sys::Query,
+    relation: pg_sys::Oid,
+    states: *mut pg_sys::Query,
+) -> Result<*mut pg_sys::Query> {
+    // SAFETY: the tree is a copy of what the view keeps. The states are one level below the query that
+    // contains the CTE, and the place of the source is one level below its own query.
+    unsafe {
+        let parts = group_parts::take_apart(tree, relation)?;
+        let place = parts.place();
+        let states = pg_sys::copyObjectImpl(states.cast()).cast::<pg_sys::Query>();
+        pg_sys::IncrementVarSublevelsUp(states.cast(), 1, 1);
+        let tree = parts.group_part(states)?;
+        let entry = range_entry(tree, place)
+            .ok_or_else(|| Error::internal("a query has no entry for its source"))?;
+        (*(*entry).eref).colnames = std::ptr::null_mut();
+        becomes_subquery(entry, states);
+        Ok(tree)
+    }
+}
+
 unsafe fn name_of<'a>(cte: *mut pg_sys::CommonTableExpr) -> &'a CStr {
     // SAFETY: every CTE has a name.
     unsafe { CStr::from_ptr((*cte).ctename) }
 }
 
-/// Returns the id of the source whose items a CTE contains, if its name says so.
-unsafe fn shadow_of(cte: *mut pg_sys::CommonTableExpr) -> Option<i32> {
+/// Returns the id of a source, if the name of a CTE is the prefix with this id.
+unsafe fn source_of(cte: *mut pg_sys::CommonTableExpr, prefix: &str) -> Option<i32> {
     // SAFETY: a CTE of an analyzed tree.
     let (name, query) = unsafe { (name_of(cte), (*cte).ctequery) };
     // SAFETY: as above; the pointer is not null.
     let is_query = !query.is_null() && unsafe { (*query).type_ } == NodeTag::T_Query;
-    name.to_str().ok()?.strip_prefix(SHADOW)?.parse().ok().filter(|_| is_query)
+    name.to_str().ok()?.strip_prefix(prefix)?.parse().ok().filter(|_| is_query)
 }
 
 /// Turns an entry that reads a relation into an entry of a subquery, as the rewriter does with a
@@ -343,6 +380,11 @@ pub unsafe fn is_items(entry: *mut pg_sys::RangeTblEntry) -> bool {
             && !(*entry).enrname.is_null()
             && CStr::from_ptr((*entry).enrname) == ITEMS_MARK
     }
+}
+
+/// Returns the name of the CTE that contains the states of a source's groups.
+pub fn states_name(source: i32) -> String {
+    format!("{STATES}{source}")
 }
 
 /// Returns the name of the CTE that contains the items of a source.

@@ -77,3 +77,48 @@ pub unsafe fn walk_query(
         return pg_sys::query_tree_walker_impl(query, visit, context, flags);
     }
 }
+
+/// Returns a node in the place of another one, which may be null.
+pub type NodeReplacer =
+    unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> *mut pg_sys::Node;
+
+/// Calls a callback for the node with which a change of a tree begins, as [`visit`] does. Returns the
+/// node in its place.
+///
+/// # Safety
+/// As for [`visit`].
+pub unsafe fn mutate(
+    node: *mut pg_sys::Node,
+    replace: NodeReplacer,
+    context: *mut c_void,
+) -> *mut pg_sys::Node {
+    // SAFETY: the caller upholds the callback's contract.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| replace(node, context)) }
+}
+
+/// Calls PostgreSQL's `expression_tree_mutator`: returns a copy of a node whose children are those that
+/// the callback returns. Does not descend into a query.
+///
+/// # Safety
+/// `node` belongs to an analyzed tree, and `context` is what the callback expects.
+pub unsafe fn mutate_children(
+    node: *mut pg_sys::Node,
+    replace: NodeReplacer,
+    context: *mut c_void,
+) -> *mut pg_sys::Node {
+    // SAFETY: the caller upholds the same contract. The bindings of PostgreSQL 15 declare the callback
+    // without arguments, as the server's headers do; the server calls it with both.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        return pg_sys::expression_tree_mutator(
+            node,
+            Some(std::mem::transmute::<
+                NodeReplacer,
+                unsafe extern "C-unwind" fn() -> *mut pg_sys::Node,
+            >(replace)),
+            context,
+        );
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::expression_tree_mutator_impl(node, Some(replace), context);
+    }
+}

@@ -10,6 +10,7 @@ use crate::declare::create_flow;
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::derive_lookups::LookupMode;
 use crate::declare::find_source::{self, PartialParts};
+use crate::declare::keep_groups::AggregateMode;
 use crate::declare::labelled_logic::record_labelled_logic;
 use crate::declare::when_exists::WhenExists;
 use crate::pg::checked_version::CheckedVersion;
@@ -49,6 +50,7 @@ fn create_flow(
     lookups: Option<String>,
     refresh: Option<String>,
     fill_order: Option<String>,
+    aggregate: Option<String>,
 ) -> Result<(), ErrorReport> {
     let source = GivenSource::from_text(source);
     let key = array_elements(key, "key")?;
@@ -63,6 +65,7 @@ fn create_flow(
         lookups,
         refresh,
         fill_order,
+        aggregate,
         parts,
         source: options_of_source,
     };
@@ -95,6 +98,7 @@ fn create_flow_over(
     lookups: Option<String>,
     refresh: Option<String>,
     fill_order: Option<String>,
+    aggregate: Option<String>,
 ) -> Result<(), ErrorReport> {
     let source = source.map(GivenSource::Relation);
     let key = array_elements(key, "key")?;
@@ -109,6 +113,7 @@ fn create_flow_over(
         lookups,
         refresh,
         fill_order,
+        aggregate,
         parts,
         source: options_of_source,
     };
@@ -166,6 +171,7 @@ pub struct GivenFlow<'a> {
     pub lookups: Option<String>,
     pub refresh: Option<String>,
     pub fill_order: Option<String>,
+    pub aggregate: Option<String>,
     pub parts: GivenParts,
     pub source: SourceOptions,
 }
@@ -200,6 +206,7 @@ pub fn declaration(given: GivenFlow) -> Result<Declaration<'static>, Error> {
     let search_path = required_argument(given.search_path, "search_path")?;
     let settings = given.settings.map(|json| json.value("argument \"settings\"")).transpose()?;
     let lookups = given.lookups.as_deref().map(LookupMode::from_argument).transpose()?;
+    let aggregate = given.aggregate.as_deref().map(AggregateMode::from_argument).transpose()?;
     let mut new = Declaration {
         flow: flow.to_owned(),
         search_path: search_path.to_owned(),
@@ -207,6 +214,7 @@ pub fn declaration(given: GivenFlow) -> Result<Declaration<'static>, Error> {
         lookups,
         refresh: given.refresh,
         fill_order: given.fill_order,
+        aggregate,
         parts: None,
         check: &fdw_options::check,
         check_altered: &fdw_options::check_altered,

@@ -46,6 +46,7 @@ fn plan(
     lookups: Option<String>,
     refresh: Option<String>,
     fill_order: Option<String>,
+    aggregate: Option<String>,
 ) -> Result<
     TableIterator<
         'static,
@@ -66,6 +67,7 @@ fn plan(
         lookups,
         refresh,
         fill_order,
+        aggregate,
         parts,
         source: options_of_source,
     };
@@ -95,6 +97,7 @@ fn plan_over(
     lookups: Option<String>,
     refresh: Option<String>,
     fill_order: Option<String>,
+    aggregate: Option<String>,
 ) -> Result<
     TableIterator<
         'static,
@@ -115,6 +118,7 @@ fn plan_over(
         lookups,
         refresh,
         fill_order,
+        aggregate,
         parts,
         source: options_of_source,
     };

@@ -64,8 +64,9 @@ fn items_of(source: &Source, relation: &str, filter: &str, carry: bool) -> Strin
         ),
         None => format!(
             "select {named}, null::pg_catalog.int8 as ordinal, {fingerprint} as fingerprint,
-                    true as present, 1::pg_catalog.int8 as rows{carried}
-               from {from}{filter}"
+                    true as present, 1::pg_catalog.int8 as rows{carried}{failure}
+               from {from}{filter}",
+            failure = failure_column(source),
         ),
         Some(ordinal) if source.promised => format!(
             "select {named}, pg_catalog.max({ordinal}) as ordinal,
@@ -79,6 +80,20 @@ fn items_of(source: &Source, relation: &str, filter: &str, carry: bool) -> Strin
                from {from}"
         ),
     }
+}
+
+/// Returns the column of the failure of a group whose state coco keeps, for the target list of a SELECT
+/// over the groups.
+fn failure_column(source: &Source) -> String {
+    match source.reads_states {
+        true => format!(", {}.failure", ident(&source.name)),
+        false => String::new(),
+    }
+}
+
+/// Returns an expression over the items `s`: why coco cannot read the item.
+pub fn unread_sql(source: &Source) -> &'static str {
+    if source.reads_states { "s.failure" } else { "null" }
 }
 
 /// Returns a SELECT of all items of a source, each with its fingerprint: `k1…`, `ordinal`,

@@ -23,7 +23,7 @@ use crate::pg::tuplestore::rows::{RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose;
 use crate::update::candidate_rows::{Candidates, candidate_columns, key_columns};
-use crate::update::candidate_sql::{self, CandidateSource, candidates_sql};
+use crate::update::candidate_sql::{self, CandidateSource, candidates_sql, unread_sql};
 use crate::update::unreadable_items;
 use coco_core::decision::Mode;
 use coco_core::version::LogicId;
@@ -80,8 +80,13 @@ fn scan_all(
     rows: &mut TupleStore,
 ) -> Result<()> {
     let relations = candidate_sql::scanned_relations(source);
-    let all =
-        CandidateSource { relations, forced: "false", keyed: "s", carry: false, unread: "null" };
+    let all = CandidateSource {
+        relations,
+        forced: "false",
+        keyed: "s",
+        carry: false,
+        unread: unread_sql(source),
+    };
     let _as = RoleGuard::sharing_rows()?;
     let Some(keys) = forced else {
         statements.reads_many();
@@ -143,7 +148,8 @@ fn read_by_key(
     let acting = RoleGuard::finding_by_key()?;
     let statements = SpiSession::connect()?;
     statements.name("coco_changed", keys)?;
-    let has_groups = source.grouped || source.promised;
+    // A group has one row in the table of groups, and its key can be NULL.
+    let has_groups = source.grouped || source.promised || source.reads_states;
     let (relations, forced, keyed) = match !has_groups && keys.len() > MANY {
         true => (candidate_sql::joined_relations(source, carry), "s.forced", "s"),
         false => (candidate_sql::looked_up_relations(source, carry), "c.forced", "c"),
@@ -154,7 +160,7 @@ fn read_by_key(
     if source.grouped {
         acting.set("enable_presorted_aggregate", "off")?;
     }
-    let from = CandidateSource { relations, forced, keyed, carry, unread: "null" };
+    let from = CandidateSource { relations, forced, keyed, carry, unread: unread_sql(source) };
     statements.select_into(&candidates_sql(source, &from, &condition(forced)), &[], rows)?;
     drop(statements);
     drop(acting);

@@ -19,7 +19,7 @@ use crate::update::progress::report_progress;
 use crate::update::run::UpdateRun;
 use crate::update::source_plan::PlannedCursor;
 use crate::update::source_work::FullScan;
-use crate::update::{lookups, untracked_items};
+use crate::update::{group_rows, lookups, untracked_items};
 use coco_core::expectation::add_tally;
 use coco_core::run_history::Reason;
 use coco_core::version::{LogicId, ProcessOrdinal};
@@ -125,7 +125,10 @@ impl UpdateRun<'_> {
     /// Fills the targets from a source without tracked items, unless a live flow's worker runs the
     /// update. Such a worker has other flows to follow, and processes a part at a time.
     fn try_initial_load(&self, source: &Source) -> Result<Option<InitialLoadOutcome>> {
-        if self.context.is_live() || self.recalling.is_some() {
+        if self.context.is_live()
+            || self.recalling.is_some()
+            || group_rows::has_failing_groups(source)?
+        {
             return Ok(None);
         }
         let began = now_micros();

@@ -87,7 +87,8 @@ fn follow_one(
     let PlannedSource { looking, cursor } =
         source_plan::plan_source(&statements, relation, ReadMode { logic: NO_LOGIC, mode, ..how })?;
     let mut changed = match &looking {
-        SourcePlan::Nothing => None,
+        // The rows of a lookup form no groups.
+        SourcePlan::Nothing | SourcePlan::Rows { .. } => None,
         SourcePlan::Keys(keys) if keys.len() == 0 => None,
         SourcePlan::Keys(keys) => Some(detect::lookup_candidates(relation, keys, false)?),
         SourcePlan::All { .. } => {

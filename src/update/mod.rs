@@ -16,6 +16,7 @@ pub mod estimate;
 pub mod expectations;
 pub mod failure_rows;
 pub mod full_scan;
+pub mod group_rows;
 pub mod handover;
 pub mod helper_pool;
 pub mod initial_load;

@@ -27,7 +27,12 @@ impl UpdateRun<'_> {
         if keys.len() == 0 {
             return Ok(());
         }
-        let Some(shares) = self.shares(source, keys)? else {
+        // Other processes do not see the states of groups that this transaction has changed.
+        let shares = match source.reads_states {
+            true => None,
+            false => self.shares(source, keys)?,
+        };
+        let Some(shares) = shares else {
             return self.process_keys_alone(source, keys, part, pass);
         };
         let (others, own): (Vec<_>, Vec<_>) =

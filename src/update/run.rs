@@ -156,6 +156,8 @@ fn update_sources(
     snapshot: UpdateSnapshot,
 ) -> Result<UpdateOutcome> {
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+    let by_states = flow.keeps_groups.then(|| flow.by_states());
+    let flow = by_states.as_ref().unwrap_or(flow);
     let writers = flow.targets.iter().map(|target| TargetWriter { target, fresh: false }).collect();
     // A full reprocess uses only memoized results that it has computed itself.
     let since = (writing.mode == Mode::FullReprocess).then(|| context.began());

@@ -13,6 +13,7 @@ use crate::update::backlog::{KeySlice, ScanProgress};
 use crate::update::cursor_cache::CursorUpdate;
 use crate::update::decide_items::PassCounts;
 use crate::update::full_scan::FullScanOutcome;
+use crate::update::group_rows;
 use crate::update::lookups::{self, FollowedLookups, LookupChanges};
 use crate::update::run::{UpdateOutcome, UpdateRun};
 use crate::update::source_plan::{self, ForcedKeys, PlannedCursor, PlannedSource, ReadMode};
@@ -58,6 +59,8 @@ impl UpdateRun<'_> {
         let statements = SpiSession::connect()?;
         let PlannedSource { looking, cursor } =
             source_plan::plan_source(&statements, source, reading)?;
+        let looking = group_rows::follow_rows(source, looking)?;
+        let _with_states = PinnedSnapshot::again();
         let result = match source_work::choose_source_work(self.writing, source, looking, forced)? {
             SourceWork::Nothing => PassResult::default(),
             SourceWork::Keys(keys) => self.process_planned_keys(source, keys, &cursor)?,

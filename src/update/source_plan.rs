@@ -6,6 +6,7 @@
 //! usable: no cursor exists yet, the logic has changed, or changes may have passed the triggers by.
 
 use pgrx::pg_sys;
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::capture::cursor::{self, Cursor};
@@ -53,6 +54,9 @@ pub enum SourcePlan {
     All { forced: ForcedKeys },
     /// The items of these keys: `k1…`, and whether coco forces them.
     Keys(TupleStore),
+    /// The groups of changed rows, whose states coco keeps: the keys of the rows, and those of the failed
+    /// groups to retry. [`group_rows`](crate::update::group_rows) finds the groups.
+    Rows { rows: TupleStore, due: TupleStore },
     /// Nothing: a live flow's worker scans a source only when its refresh interval has passed.
     Nothing,
 }
@@ -62,7 +66,7 @@ impl SourcePlan {
     pub fn kind(&self) -> PlannedRead {
         match self {
             SourcePlan::All { forced } => PlannedRead::All { forced: forced.kind() },
-            SourcePlan::Keys(_) => PlannedRead::Keys,
+            SourcePlan::Keys(_) | SourcePlan::Rows { .. } => PlannedRead::Keys,
             SourcePlan::Nothing => PlannedRead::Nothing,
         }
     }
@@ -161,7 +165,8 @@ pub fn plan_source(
     cursor.found = match &looking {
         SourcePlan::Nothing => Found::NotRead,
         SourcePlan::Keys(keys) if keys.len() == 0 => Found::NoKeys,
-        SourcePlan::Keys(_) | SourcePlan::All { .. } => Found::Items,
+        SourcePlan::Rows { rows, due } if rows.len() + due.len() == 0 => Found::NoKeys,
+        SourcePlan::Keys(_) | SourcePlan::Rows { .. } | SourcePlan::All { .. } => Found::Items,
     };
     Ok(PlannedSource { looking, cursor })
 }
@@ -208,8 +213,8 @@ impl PlannedCursor {
             self.next.own = change_log::own_entries(statements, capture)?;
         }
         if let Some(since) = self.usable_cursor(source, how, &log)? {
-            let keys = self.read_changed_keys(statements, source, how, &log, &since)?;
-            return Ok(keys.map_or(SourcePlan::All { forced }, SourcePlan::Keys));
+            let read = self.read_changed_keys(statements, source, how, &log, &since)?;
+            return Ok(read.unwrap_or(SourcePlan::All { forced }));
         }
         let keys = self.read_forced_keys(statements, source, &log)?;
         Ok(SourcePlan::All { forced: keys.map_or(forced, ForcedKeys::Keys) })
@@ -232,7 +237,7 @@ impl PlannedCursor {
         };
         let CaptureState { capture, signature, adequate } = state;
         let whole = capture.is_whole();
-        let columns = capture.key_columns(source);
+        let columns = capture.key_columns(&logged(source));
         if whole && columns.is_none() {
             self.uncaptured = true;
             return Ok(None);
@@ -273,7 +278,7 @@ impl PlannedCursor {
         Ok(since)
     }
 
-    /// Returns the keys in the log since a cursor, and the failed items whose retry time has come.
+    /// Plans the keys in the log since a cursor, and the failed items whose retry time has come.
     /// Returns `None` if the log does not have the keys.
     fn read_changed_keys(
         &mut self,
@@ -282,18 +287,21 @@ impl PlannedCursor {
         how: ReadMode,
         log: &OpenLog,
         since: &Cursor,
-    ) -> Result<Option<TupleStore>> {
+    ) -> Result<Option<SourcePlan>> {
         let Some(capture) = &self.capture else { return Ok(None) };
         let snapshot = change_log::followed_until(statements, capture, since)?;
         let since = Cursor { snapshot, ..since.clone() };
-        let mut keys = TupleStore::new(&key_columns(source))?;
+        let logged = logged(source);
+        // The state of a group must never have one part of a transaction's changes.
+        let limit = how.limit.filter(|_| !source.reads_states);
+        let mut keys = TupleStore::new(&key_columns(&logged))?;
         let change_log::LogRead::Keys(end) = change_log::changed(
             statements,
             capture,
-            source,
+            &logged,
             &log.columns,
             &since,
-            how.limit,
+            limit,
             &mut keys,
         )?
         else {
@@ -305,8 +313,13 @@ impl PlannedCursor {
             self.next.behind = how.lookups;
             self.more = true;
         }
+        if source.reads_states {
+            let mut due = TupleStore::new(&key_columns(source))?;
+            self.waiting = retry_due::add_due_failures(statements, source, how.mode, &mut due)?;
+            return Ok(Some(SourcePlan::Rows { rows: keys, due }));
+        }
         self.waiting = retry_due::add_due_failures(statements, source, how.mode, &mut keys)?;
-        Ok(Some(keys))
+        Ok(Some(SourcePlan::Keys(keys)))
     }
 
     /// Returns the keys in the log since a cursor that is behind. An update that looks at all items
@@ -317,6 +330,10 @@ impl PlannedCursor {
         source: &Source,
         log: &OpenLog,
     ) -> Result<Option<TupleStore>> {
+        // Only lookups leave a cursor behind, and a source whose groups coco keeps has none.
+        if source.reads_states {
+            return Ok(None);
+        }
         let mut keys = TupleStore::new(&key_columns(source))?;
         let behind = self.before.as_ref().filter(|c| c.behind && c.signature == log.signature);
         let (Some(since), Some(capture)) = (behind, &self.capture) else { return Ok(None) };
@@ -388,6 +405,14 @@ impl PlannedCursor {
             change_log::rotate(&capture, segment_bytes)?;
         }
         Ok(Some(CursorUpdate::stored(source, self.next)))
+    }
+}
+
+/// Returns the source as its change log sees it.
+fn logged(source: &Source) -> Cow<'_, Source> {
+    match source.reads_states {
+        true => Cow::Owned(source.by_rows()),
+        false => Cow::Borrowed(source),
     }
 }
 

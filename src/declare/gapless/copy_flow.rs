@@ -14,7 +14,7 @@ use crate::declare::condition_views;
 use crate::declare::gapless::partitions::{self, PartitionCopy};
 use crate::declare::gapless::{dependents, version_table};
 use crate::declare::labelled_logic::record_labelled_logic;
-use crate::declare::{lineage_index, names, rows};
+use crate::declare::{keep_groups, lineage_index, names, rows};
 use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::{Error, Result};
@@ -148,6 +148,7 @@ fn check_may_have_version(main: &Flow) -> Result<()> {
         .hint("Change the version without gapless, or discard it with coco.discard."));
     }
     version_rows::check_no_new_version(main.id, &main.name)?;
+    keep_groups::check_may_have(main, "a second version")?;
     if main.targets.is_empty() {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

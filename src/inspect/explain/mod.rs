@@ -9,7 +9,7 @@ pub mod triggers_of_work;
 use crate::catalog::logic_rows;
 use crate::catalog::memo_function;
 use crate::catalog::model::{Expectation, Flow, Source, Target};
-use crate::declare::check_query;
+use crate::declare::{check_query, keep_groups};
 use crate::flows::{load, paused};
 use crate::inspect::explain::finding::{Finding, between, finding, names};
 use crate::memo::called_functions;
@@ -34,6 +34,9 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
         all.push(Finding { section: "lookup", ..found });
     }
     all.extend(derived::derivations(&flow)?);
+    for source in flow.sources.iter().filter(|source| source.grouped) {
+        all.push(kept_groups(&flow, source)?);
+    }
     all.extend(flow.targets.iter().map(|target| rows_of(&flow, target)));
     all.extend(flow.targets.iter().flat_map(expected_of));
     all.extend(flow.sources.iter().map(content));
@@ -66,9 +69,10 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
         all.push(finding("warning", &name, what).hint(therefore));
     }
     all.extend(triggers_of_work::changes(&flow)?);
-    for source in &flow.sources {
+    let by_states = flow.by_states();
+    for source in &by_states.sources {
         for target in &flow.targets {
-            let sql = compose::evaluate(&flow, source, target, Items::Batch)?;
+            let sql = compose::evaluate(&by_states, source, target, Items::Batch)?;
             let sql = format!(
                 "-- the query, bound when it was declared\n{}\n-- over a batch of items\n{sql}",
                 target.query
@@ -76,7 +80,7 @@ pub fn explain(name: &str, limits: Limits) -> Result<Vec<Finding>> {
             all.push(finding("query", between(&source.name, &target.shown()), sql).verbatim());
         }
     }
-    all.extend(plans::plans(&flow, limits)?);
+    all.extend(plans::plans(&by_states, limits)?);
     if flow.paused {
         all.push(
             finding("warning", &flow.name, "the flow is paused")
@@ -126,6 +130,32 @@ fn described(source: &Source) -> Result<Finding> {
             source.relation_name
         )),
         _ => found,
+    })
+}
+
+/// Describes how coco computes the groups of a source, and why.
+fn kept_groups(flow: &Flow, source: &Source) -> Result<Finding> {
+    if let Some(groups) = &source.groups {
+        let detail = format!(
+            "coco keeps the groups by deltas, as declared: {} has what each row contributes, and {} the state of each group; a changed row costs no look at the other rows of its group",
+            groups.contributions, groups.groups
+        );
+        return Ok(finding("groups", &source.name, detail));
+    }
+    let whole = "coco evaluates a changed group as a whole";
+    if flow.targets.is_empty() {
+        return Ok(finding("groups", &source.name, whole));
+    }
+    Ok(match keep_groups::reason_against(flow)? {
+        None => finding(
+            "groups",
+            &source.name,
+            format!("{whole}, because the flow was declared without aggregate => 'delta'"),
+        )
+        .hint("Declare the flow with aggregate => 'delta' if its groups are large: a change then costs only what it changes."),
+        Some(reason) => {
+            finding("groups", &source.name, format!("{whole}; it could not keep them by deltas: {reason}"))
+        }
     })
 }
 

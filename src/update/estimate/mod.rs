@@ -18,6 +18,7 @@ use crate::memo;
 use crate::memo::session::CountedMisses;
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
+use crate::pg::snapshot::PinnedSnapshot;
 use crate::pg::subtransaction;
 use crate::update::context::{UpdateContext, UpdateSnapshot};
 use crate::update::estimate::figures::Figures;
@@ -49,6 +50,9 @@ pub fn estimate_update(request: &EstimateRequest) -> Result<Figures> {
         let EstimateRequest { flow, writing, limits, context, snapshot, sample, changed } =
             *request;
         let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
+        // A query that the flow does not have yet has no states of groups.
+        let by_states = (flow.keeps_groups && changed.is_none()).then(|| flow.by_states());
+        let flow = by_states.as_ref().unwrap_or(flow);
         let _snapshot = snapshot.pin();
         let is_shared = snapshot.is_shared();
         let limits = limits.of(flow);
@@ -71,6 +75,7 @@ pub fn estimate_update(request: &EstimateRequest) -> Result<Figures> {
             let Some(population) = population::plan_population(&planned, source)? else {
                 continue;
             };
+            let _with_states = PinnedSnapshot::again();
             samples.push(sample::evaluate_sample(
                 &planned,
                 source,

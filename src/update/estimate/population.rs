@@ -14,6 +14,7 @@ use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::candidate_rows::key_columns;
 use crate::update::candidate_sql;
 use crate::update::context::UpdateContext;
+use crate::update::group_rows;
 use crate::update::limits::Limits;
 use crate::update::lookups::{self, LookupChanges};
 use crate::update::source_plan::{self, PlannedSource, ReadMode};
@@ -77,6 +78,8 @@ pub fn plan_population(planned: &PlannedUpdate, source: &Source) -> Result<Optio
     let statements = SpiSession::connect()?;
     let PlannedSource { looking, .. } = source_plan::plan_source(&statements, source, reading)?;
     drop(statements);
+    let looking = group_rows::follow_rows(source, looking)?;
+    let _with_states = PinnedSnapshot::again();
     match source_work::choose_source_work(writing, source, looking, forced)? {
         SourceWork::Nothing => Ok(None),
         SourceWork::Keys(keys) => of_keys(source, keys, planned).map(Some),
