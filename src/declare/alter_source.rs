@@ -221,6 +221,9 @@ fn alter_capture(flow: &Flow, source: &Source, given: &str) -> Result<()> {
     if mode == source.capture {
         return Ok(());
     }
+    if mode == CaptureMode::Scan {
+        keep_groups::check_may_have(flow, "a source whose changes are not captured")?;
+    }
     let acting = RoleGuard::extension_owner()?;
     spi::execute(
         "update coco_internal.source set capture = $2 where id = $1",

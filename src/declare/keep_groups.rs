@@ -121,6 +121,14 @@ fn check_groups(flow: &Flow) -> Result<CheckedGroups<'_>> {
             "the query does not group by exactly the columns of the source key",
         ));
     }
+    let differs = |k: &&Column| !group_parts::has_one_form(k.type_oid, k.typmod, k.collation);
+    if let Some(k) = source.key.iter().find(differs) {
+        return Err(cannot_keep(format!(
+            "the query groups by {}, and equal values of type {} can differ",
+            k.quoted(),
+            k.type_name
+        )));
+    }
     let shaped = parts.shape()?;
     let row_key_numbers = numbers_of(&row_key);
     Ok(CheckedGroups { source, row_key, row_key_numbers, key_numbers, parts, shaped })

@@ -751,14 +751,16 @@ fn is_scale_fixed(typmod: i32) -> bool {
     typmod >= pg_sys::VARHDRSZ as i32
 }
 
-/// Reports whether equal values of a type are the same, byte for byte. The least of several equal values
-/// is otherwise any of them.
-fn has_one_form(type_oid: pg_sys::Oid, typmod: i32, collation: pg_sys::Oid) -> bool {
+/// Reports whether equal values of a type are the same, byte for byte. The least of several equal values,
+/// or the key of their group, is otherwise any of them.
+pub fn has_one_form(type_oid: pg_sys::Oid, typmod: i32, collation: pg_sys::Oid) -> bool {
     match type_oid {
         pg_sys::NUMERICOID => is_scale_fixed(typmod),
         pg_sys::BPCHAROID => typmod >= pg_sys::VARHDRSZ as i32 && is_deterministic(collation),
-        pg_sys::TEXTOID => is_deterministic(collation),
-        pg_sys::INT2OID
+        pg_sys::TEXTOID | pg_sys::VARCHAROID | pg_sys::NAMEOID => is_deterministic(collation),
+        pg_sys::BOOLOID
+        | pg_sys::CHAROID
+        | pg_sys::INT2OID
         | pg_sys::INT4OID
         | pg_sys::INT8OID
         | pg_sys::OIDOID
@@ -768,7 +770,11 @@ fn has_one_form(type_oid: pg_sys::Oid, typmod: i32, collation: pg_sys::Oid) -> b
         | pg_sys::TIMETZOID
         | pg_sys::TIMESTAMPOID
         | pg_sys::TIMESTAMPTZOID
+        | pg_sys::UUIDOID
         | pg_sys::BYTEAOID
+        | pg_sys::INETOID
+        | pg_sys::CIDROID
+        | pg_sys::MACADDROID
         | pg_sys::PG_LSNOID
         | pg_sys::XID8OID => true,
         // SAFETY: a lookup in the system catalogs, within a transaction.

@@ -38,6 +38,8 @@ mod chains;
 mod concurrent;
 mod connectors;
 mod declaring;
+mod delta_groups;
+mod delta_property;
 mod derived_lookups;
 mod derived_property;
 mod diagram;

@@ -17,6 +17,7 @@ mod support;
 mod altered;
 mod as_code;
 mod chains;
+mod delta_groups;
 mod expectations;
 mod external;
 mod external_fills;
