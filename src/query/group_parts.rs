@@ -64,7 +64,7 @@ pub const CANNOT_KEEP: &str = "cannot keep groups by deltas: ";
 pub fn cannot_keep(why: impl AsRef<str>) -> Error {
     Error::new(
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("{CANNOT_KEEP}{}", why.as_ref()),
+        format!("cannot keep groups by deltas: {}", why.as_ref()),
     )
     .hint("Leave out the argument \"aggregate\". coco then evaluates a changed group as a whole.")
 }
