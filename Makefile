@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-estimate bench-groups bench-workers bench-large bench-recovery bench-gapless bench-chain bench-peers report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-estimate bench-groups bench-groups-delta bench-workers bench-large bench-recovery bench-gapless bench-chain bench-peers report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -82,6 +82,9 @@ bench-estimate: ## what coco.estimate says of 50 changes beside what the updates
 
 bench-groups: ## aggregates, of which few groups are touched
 	@bench/groups.sh
+
+bench-groups-delta: ## groups that coco keeps by deltas: one row of a large group, few rows of many
+	@bench/groups_delta.sh
 
 bench-workers: ## a live flow that is behind, with one process and with two
 	@bench/workers.sh

@@ -74,6 +74,9 @@ pub fn load_flow(name: &str) -> Result<Flow> {
     }
     if flow.keeps_groups && !flow.targets.is_empty() {
         group_states::load_group_state(&mut flow)?;
+        for source in &flow.sources {
+            check_unique(&flow, &source.by_rows())?;
+        }
     }
     flow.memoized = called_functions::called_functions(&views)?;
     flow.reads = relation_locks::relations_of(&flow)?;

@@ -168,6 +168,7 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
             });
             let Some((relations, places)) = known else { continue };
             let tree = view_tree::of_view((*entry).relid)?;
+            let apart = ctes.iter_ptr().any(|cte| name_of(cte).to_bytes() == APART.as_bytes());
             let all = bound_query::occurrences(tree, &relations);
             if all.len() != places.len() {
                 return Err(Error::internal("stored query does not match its recorded places"));
@@ -177,7 +178,9 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
                     return Err(Error::internal("a query over groups has several sources"));
                 };
                 becomes_subquery(entry, over_states(tree, *relation, *states)?);
-                (*query).cteList = std::ptr::null_mut();
+                if !apart {
+                    (*query).cteList = std::ptr::null_mut();
+                }
                 mark_items(above);
                 continue;
             }
@@ -194,7 +197,6 @@ unsafe fn place_items(query: *mut pg_sys::Query, above: *mut pg_sys::Query) -> R
                 becomes_subquery(occurrence.entry, copy);
             }
             becomes_subquery(entry, tree);
-            let apart = ctes.iter_ptr().any(|cte| name_of(cte).to_bytes() == APART.as_bytes());
             if !apart {
                 (*query).cteList = std::ptr::null_mut();
             }

@@ -208,11 +208,12 @@ impl KeptGroups<'_> {
         let _as = RoleGuard::extension_owner()?;
         let _by_key = RoleGuard::finding_by_key()?;
         let mut went = self.write_contributions(rows, &came)?;
-        let changes = self.find_changes(&came, &went)?;
+        let mut changes = self.find_changes(&came, &went)?;
         let mut keys = TupleStore::new(&key_columns(self.source))?;
         if changes.len() > 0 {
             let failed = self.has_failure(&mut came) || self.has_failure(&mut went);
-            self.merge(&changes, went.len() > 0, failed)?;
+            let loses_rows = self.has_fewer_rows(&mut changes);
+            self.merge(&changes, loses_rows, failed)?;
             let statements = SpiSession::connect()?;
             statements.name("coco_changes", &changes)?;
             let names = numbered("k", self.source.key.len()).join(", ");
@@ -375,9 +376,22 @@ impl KeptGroups<'_> {
         found
     }
 
-    /// Adds changes to the states of groups. `went` says that groups may have become empty, and `failed`
-    /// that they have, or had, failing rows.
-    fn merge(&self, changes: &TupleStore, went: bool, failed: bool) -> Result<()> {
+    /// Reports whether a group has fewer rows after changes.
+    fn has_fewer_rows(&self, changes: &mut TupleStore) -> bool {
+        let place = self.source.key.len();
+        changes.rewind();
+        let mut found = false;
+        while !found && changes.advance() {
+            interrupt();
+            found = changes.get::<i64>(place).is_some_and(|rows| rows < 0);
+        }
+        changes.rewind();
+        found
+    }
+
+    /// Adds changes to the states of groups. `loses_rows` says that groups may have become empty, and
+    /// `failed` that they have, or had, failing rows.
+    fn merge(&self, changes: &TupleStore, loses_rows: bool, failed: bool) -> Result<()> {
         let GroupState { groups: table, shape, .. } = self.groups;
         let statements = SpiSession::connect()?;
         statements.name("coco_changes", changes)?;
@@ -399,7 +413,7 @@ impl KeptGroups<'_> {
         );
         statements.execute(&sql, &[])?;
         let same = all_equal(&self.source.key, &with_alias("d", &keys), &with_alias("s", &keys));
-        if went {
+        if loses_rows {
             let sql = format!(
                 "delete from {table} as s using coco_changes as d
                   where {same} and s.rows operator(pg_catalog.<=) 0"
