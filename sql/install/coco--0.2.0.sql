@@ -1457,7 +1457,7 @@ refresh: when workers update the flow while it is live, as in coco.alter_flow. N
 fill_order: order in which an update of all items evaluates them, as in coco.alter_flow. NULL: any; with or_replace, the flow
   keeps its order.
 aggregate: delta: coco keeps what each row of the source contributes to its group, and adds only the differences of changed
-  rows to the group; the query groups by the source key, reads nothing else, and calls only count, sum, avg, min, max,
+  rows to the group. The query then groups by the source key, reads nothing else, and calls only count, sum, avg, min, max,
   bool_and, every and bool_or. group, or NULL: coco evaluates a changed group as a whole.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and

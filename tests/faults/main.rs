@@ -26,5 +26,6 @@ mod topic;
 mod chaos;
 mod crashes;
 mod dumped_expectations;
+mod dumped_groups;
 mod fuzz;
 mod restore;
