@@ -116,7 +116,7 @@ fn value(rng: &mut Rng, column: &str) -> String {
             rng.u8(..60),
             rng.u32(..1_000_000)
         ),
-        "p" => format!("{small}::money"),
+        "p" => format!("({small})::money"),
         "unused" => format!("'{small}'"),
         _ => small.to_string(),
     }
