@@ -22,8 +22,6 @@ use crate::pg::columns::{Column, numbered};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conversion {
     Unchanged,
-    /// True, if the expression is not NULL.
-    Known,
     /// A sum of money, as a number.
     Amount,
     /// The parts of a finite interval.
@@ -43,7 +41,6 @@ impl Conversion {
         };
         match self {
             Conversion::Unchanged => value.to_owned(),
-            Conversion::Known => format!("case when {value} is not null then true end"),
             Conversion::Amount => format!("({value})::pg_catalog.numeric"),
             Conversion::Months => format!(
                 "({} operator(pg_catalog.+) {})::pg_catalog.int4",
@@ -192,6 +189,7 @@ pub enum Summed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Aggregate {
     Rows,
+    /// Of an expression that is true for the rows to count.
     Count(usize),
     /// For [`Summed::Interval`], the place of [`Conversion::Sign`]; months, days and microseconds
     /// follow.
@@ -241,7 +239,7 @@ impl GroupShape {
         };
         match aggregate {
             Aggregate::Rows => rows.to_owned(),
-            Aggregate::Count(value) => of(value, GroupPart::Known),
+            Aggregate::Count(value) => of(value, GroupPart::True),
             Aggregate::Sum(value, summed) => {
                 let sum = of(value, GroupPart::Sum);
                 match summed {

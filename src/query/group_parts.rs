@@ -328,6 +328,9 @@ impl ShapedGroups {
                     Aggregate::Count(self.counted(filtered(all, filter))?)
                 }
                 None => return refused("for which there is no rule"),
+                Some(argument) if name == "count" => {
+                    Aggregate::Count(self.counted(filtered(is_not_null(argument), filter))?)
+                }
                 Some(argument) => {
                     let value = filtered(argument, filter);
                     match self.aggregate_of(&name, value, argument, of.inputcollid)? {
@@ -354,7 +357,6 @@ impl ShapedGroups {
         let (type_oid, typmod) =
             unsafe { (pg_sys::exprType(argument), pg_sys::exprTypmod(argument)) };
         let kind = match name {
-            "count" => Aggregate::Count(self.counted(value)?),
             "sum" | "avg" => {
                 let summed = match type_oid {
                     pg_sys::INT2OID | pg_sys::INT4OID => Summed::Integer,
@@ -410,10 +412,10 @@ impl ShapedGroups {
         Ok(Ok(kind))
     }
 
-    /// Adds what `count` needs of an expression.
+    /// Adds what `count` needs of an expression that is true for the rows to count.
     fn counted(&mut self, expression: *mut pg_sys::Node) -> Result<usize> {
-        let value = self.add_value(expression, Conversion::Known)?;
-        self.add_part(value, GroupPart::Known)?;
+        let value = self.add_value(expression, Conversion::Unchanged)?;
+        self.add_part(value, GroupPart::True)?;
         Ok(value)
     }
 
@@ -478,7 +480,6 @@ impl ShapedGroups {
         let of = &self.shape.expressions[expression];
         let (type_oid, collation) = match conversion {
             Conversion::Unchanged => (of.type_oid, of.collation),
-            Conversion::Known => (pg_sys::BOOLOID, pg_sys::InvalidOid),
             Conversion::Amount => (pg_sys::NUMERICOID, pg_sys::InvalidOid),
             Conversion::Months | Conversion::Days => (pg_sys::INT4OID, pg_sys::InvalidOid),
             Conversion::Micros => (pg_sys::INT8OID, pg_sys::InvalidOid),
@@ -678,6 +679,19 @@ unsafe extern "C-unwind" fn replace_by_state(
             },
             _ => walker::mutate_children(node, replace_by_state, context),
         }
+    }
+}
+
+/// Returns an expression that is true if a value is not NULL. A row of NULLs is not NULL, as for `count`.
+unsafe fn is_not_null(value: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    // SAFETY: an analyzed expression. The memory of the new node is zeroed, as makeNode does it.
+    unsafe {
+        let test = pg_sys::palloc0(size_of::<pg_sys::NullTest>()).cast::<pg_sys::NullTest>();
+        (*test).xpr.type_ = NodeTag::T_NullTest;
+        (*test).arg = value.cast();
+        (*test).nulltesttype = pg_sys::NullTestType::IS_NOT_NULL;
+        (*test).location = -1;
+        test.cast()
     }
 }
 
