@@ -34,9 +34,11 @@ use crate::pg::tuplestore::rows::{self, RowColumn, TupleStore};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::compose::{self, RowsOf};
 use crate::update::candidate_rows::key_columns;
+use crate::update::retry_due;
 use crate::update::run::interrupt;
-use crate::update::source_plan::SourcePlan;
+use crate::update::source_plan::{PlannedSource, SourcePlan};
 use crate::update::unreadable_items::{self, Halves};
+use coco_core::decision::Mode;
 
 /// The number of rows that coco looks at together, if it cannot look at all of them.
 const ROWS_AT_ONCE: usize = 10_000;
@@ -44,26 +46,30 @@ const ROWS_AT_ONCE: usize = 10_000;
 /// Brings the states of a source's groups up to date with what the plan of the source has found. Returns
 /// the plan for the groups. The caller acts as the flow's owner, and has pinned the snapshot that it
 /// reads the source with; the new states are visible to the next snapshot.
-pub fn follow_rows(source: &Source, plan: SourcePlan) -> Result<SourcePlan> {
+pub fn follow_rows(source: &Source, mode: Mode, planned: PlannedSource) -> Result<PlannedSource> {
     let Some(groups) = source.groups.as_ref().filter(|_| source.reads_states) else {
-        return Ok(plan);
+        return Ok(planned);
     };
     let kept = KeptGroups { source, rows: source.by_rows(), groups };
-    match plan {
+    let PlannedSource { looking, mut cursor } = planned;
+    let looking = match looking {
         SourcePlan::Rows { rows, due } => {
             let rows = kept.with_failing_rows(rows, &due)?;
-            if rows.len() == 0 {
-                return Ok(SourcePlan::Keys(due));
-            }
-            let changed = kept.apply(&rows)?;
-            Ok(SourcePlan::Keys(kept.with_due_groups(changed, &due)?))
+            let mut changed = match rows.len() {
+                0 => TupleStore::new(&key_columns(source))?,
+                _ => kept.apply(&rows)?,
+            };
+            let statements = SpiSession::connect()?;
+            cursor.waiting = retry_due::add_due_failures(&statements, source, mode, &mut changed)?;
+            SourcePlan::Keys(changed)
         }
         SourcePlan::All { forced } => {
             kept.build()?;
-            Ok(SourcePlan::All { forced })
+            SourcePlan::All { forced }
         }
-        other => Ok(other),
-    }
+        other => other,
+    };
+    Ok(PlannedSource { looking, cursor })
 }
 
 /// Reports whether the query raises an error for a row of any group.
@@ -167,7 +173,7 @@ impl KeptGroups<'_> {
             .into_iter()
             .map(|alike| {
                 format!(
-                    " union select {}, false from coco_due as d join {} as c on {} and c.failure is not null",
+                    " union all select {}, false from coco_due as d join {} as c on {} and c.failure is not null",
                     with_alias("c", &self.names().row).join(", "),
                     self.groups.contributions,
                     alike.condition
@@ -176,28 +182,14 @@ impl KeptGroups<'_> {
             .collect();
         let mut all = TupleStore::new(&key_columns(&self.rows))?;
         statements.select_into(
-            &format!("select {names}, forced from coco_rows{} order by {names}", failing.concat()),
+            &format!(
+                "select {names}, pg_catalog.bool_or(x.forced) from (select {names}, forced from coco_rows{}) as x
+                  group by {names} order by {names}",
+                failing.concat()
+            ),
             &[],
             &mut all,
         )?;
-        Ok(all)
-    }
-
-    /// Returns changed groups with those that coco retries, each once.
-    fn with_due_groups(&self, changed: TupleStore, due: &TupleStore) -> Result<TupleStore> {
-        if due.len() == 0 {
-            return Ok(changed);
-        }
-        let statements = SpiSession::connect()?;
-        statements.name("coco_changed", &changed)?;
-        statements.name("coco_due", due)?;
-        let names = numbered("k", self.source.key.len()).join(", ");
-        let sql = format!(
-            "select {names}, forced from coco_changed union select {names}, forced from coco_due
-              order by {names}"
-        );
-        let mut all = TupleStore::new(&key_columns(self.source))?;
-        statements.select_into(&sql, &[], &mut all)?;
         Ok(all)
     }
 

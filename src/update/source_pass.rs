@@ -57,9 +57,9 @@ impl UpdateRun<'_> {
             ..reading
         };
         let statements = SpiSession::connect()?;
+        let planned = source_plan::plan_source(&statements, source, reading)?;
         let PlannedSource { looking, cursor } =
-            source_plan::plan_source(&statements, source, reading)?;
-        let looking = group_rows::follow_rows(source, looking)?;
+            group_rows::follow_rows(source, self.writing.mode, planned)?;
         let _with_states = PinnedSnapshot::again();
         let result = match source_work::choose_source_work(self.writing, source, looking, forced)? {
             SourceWork::Nothing => PassResult::default(),

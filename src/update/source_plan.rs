@@ -315,7 +315,7 @@ impl PlannedCursor {
         }
         if source.reads_states {
             let mut due = TupleStore::new(&key_columns(source))?;
-            self.waiting = retry_due::add_due_failures(statements, source, how.mode, &mut due)?;
+            retry_due::add_due_failures(statements, source, how.mode, &mut due)?;
             return Ok(Some(SourcePlan::Rows { rows: keys, due }));
         }
         self.waiting = retry_due::add_due_failures(statements, source, how.mode, &mut keys)?;

@@ -76,9 +76,9 @@ pub fn plan_population(planned: &PlannedUpdate, source: &Source) -> Result<Optio
     let LookupChanges { forced, followed } = lookups::follow_all(flow, source, limits, reading)?;
     let reading = ReadMode { looked_up: followed.changed, ..reading };
     let statements = SpiSession::connect()?;
-    let PlannedSource { looking, .. } = source_plan::plan_source(&statements, source, reading)?;
+    let plan = source_plan::plan_source(&statements, source, reading)?;
     drop(statements);
-    let looking = group_rows::follow_rows(source, looking)?;
+    let PlannedSource { looking, .. } = group_rows::follow_rows(source, writing.mode, plan)?;
     let _with_states = PinnedSnapshot::again();
     match source_work::choose_source_work(writing, source, looking, forced)? {
         SourceWork::Nothing => Ok(None),
