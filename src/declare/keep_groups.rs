@@ -14,7 +14,8 @@ use crate::pg::error::{Error, Result};
 use crate::pg::invalidation;
 use crate::pg::relations;
 use crate::pg::spi::{self, arg};
-use crate::query::group_parts::{self, GroupParts, ShapedGroups, cannot_keep};
+use crate::query::group_parts::{self, GroupParts};
+use crate::query::group_rules::{self, ShapedGroups, cannot_keep};
 use crate::query::view_tree;
 
 /// How coco computes the groups of a flow.
@@ -74,7 +75,7 @@ pub fn reason_against(flow: &Flow) -> Result<Option<String>> {
     match check_groups(flow) {
         Ok(_) => Ok(None),
         Err(error) if error.code == PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED => {
-            let message = error.message.strip_prefix(group_parts::CANNOT_KEEP).map(str::to_owned);
+            let message = error.message.strip_prefix(group_rules::CANNOT_KEEP).map(str::to_owned);
             Ok(Some(message.unwrap_or(error.message)))
         }
         Err(error) => Err(error),
@@ -121,7 +122,7 @@ fn check_groups(flow: &Flow) -> Result<CheckedGroups<'_>> {
             "the query does not group by exactly the columns of the source key",
         ));
     }
-    let differs = |k: &&Column| !group_parts::has_one_form(k.type_oid, k.typmod, k.collation);
+    let differs = |k: &&Column| !group_rules::has_one_form(k.type_oid, k.typmod, k.collation);
     if let Some(k) = source.key.iter().find(differs) {
         return Err(cannot_keep(format!(
             "the query groups by {}, and equal values of type {} can differ",

@@ -13,6 +13,7 @@ pub mod dependency_walk;
 pub mod expected_rows;
 pub mod expression_type;
 pub mod group_parts;
+pub mod group_rules;
 pub mod item_names;
 pub mod join_paths;
 pub mod joins;
