@@ -28,4 +28,5 @@ mod crashes;
 mod dumped_expectations;
 mod dumped_groups;
 mod fuzz;
+mod pg_upgrade;
 mod restore;

@@ -278,6 +278,20 @@ impl Server {
         self.start_again();
     }
 
+    /// Takes over the databases of another server with pg_upgrade. Stops both, and starts this one again.
+    pub fn upgrade_from(&self, old: &Server) {
+        self.stop(Stop::Fast);
+        old.stop(Stop::Fast);
+        let bin = std::env::var("COCO_TEST_PG_BIN")
+            .expect("COCO_TEST_PG_BIN: run `make test`, which sets it");
+        let mut command = server_command("pg_upgrade");
+        // It writes a script into the current directory, and its servers have their socket there.
+        command.current_dir(&self.directory.0).arg("-s").arg(&self.directory.0);
+        command.args(["-b", &bin, "-B", &bin]);
+        done(command.arg("-d").arg(old.data()).arg("-D").arg(self.data()));
+        self.start_again();
+    }
+
     pub fn promote(&self) {
         self.control(&["promote", "-w", "-t", "60"]);
     }
