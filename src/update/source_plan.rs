@@ -314,6 +314,7 @@ impl PlannedCursor {
             self.more = true;
         }
         if source.reads_states {
+            // `group_rows` counts the groups that wait, when it knows the groups of the changed rows.
             let mut due = TupleStore::new(&key_columns(source))?;
             retry_due::add_due_failures(statements, source, how.mode, &mut due)?;
             return Ok(Some(SourcePlan::Rows { rows: keys, due }));

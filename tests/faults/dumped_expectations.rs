@@ -1,17 +1,8 @@
 //! Dump and restore: expectations and parked rows go along, and nothing is evaluated again.
 
-use crate::support;
-
-use std::process::Command;
+use crate::{dump, support};
 
 use support::TestDb;
-
-fn run(program: &str, args: &[&str]) {
-    let bin = std::env::var("COCO_TEST_PG_BIN")
-        .expect("COCO_TEST_PG_BIN: run `make test`, which sets it");
-    let ended = Command::new(format!("{bin}/{program}")).args(args).output().expect(program);
-    assert!(ended.status.success(), "{ended:?}");
-}
 
 fn text(db: &mut TestDb, query: &str) -> String {
     db.client.query_one(query, &[]).expect(query).get(0)
@@ -26,13 +17,7 @@ fn expectations_and_parked_rows_are_restored() {
          select coco.expect('f', 'v > 0', name => 'positive', max_share => 0.5)",
     );
     db.update("f", "normal");
-    let path = std::env::temp_dir().join(format!("coco-expectations-{}", std::process::id()));
-    let file = path.to_str().expect("a path");
-    run("pg_dump", &["-Fc", "-f", file, "-d", &db.url()]);
-    let mut other = TestDb::new("restored_expectations");
-    other.run("drop extension coco");
-    run("pg_restore", &["--exit-on-error", "-d", &other.url(), file]);
-    std::fs::remove_file(&path).ok();
+    let mut other = dump::restored(&db, "restored_expectations");
 
     let c = &other.update("f", "normal")[0];
     assert_eq!((c.seen, c.evaluated), (3, 0), "{c:?}");

@@ -25,6 +25,7 @@ mod topic;
 
 mod chaos;
 mod crashes;
+mod dump;
 mod dumped_expectations;
 mod dumped_groups;
 mod fuzz;

@@ -35,6 +35,7 @@ mod bound;
 mod capture;
 mod cases;
 mod chains;
+mod compared;
 mod concurrent;
 mod connectors;
 mod declaring;

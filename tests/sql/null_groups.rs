@@ -2,44 +2,8 @@
 
 use crate::support;
 
-use support::{TestDb, explain};
-
-fn rows(db: &mut TestDb, sql: &str) -> Vec<String> {
-    let sql = format!("select q::text from ({sql}) as q(q)");
-    let rows = db.client.query(&sql, &[]).unwrap_or_else(|e| panic!("{sql}: {}", explain(&e)));
-    rows.iter().map(|r| r.get::<_, Option<String>>(0).unwrap_or("NULL".to_owned())).collect()
-}
-
-fn text(db: &mut TestDb, sql: &str) -> String {
-    rows(db, sql).concat()
-}
-
-/// SQLSTATE, message, detail and hint of a statement that fails.
-fn refused(db: &mut TestDb, sql: &str) -> String {
-    let e = db.client.batch_execute(sql).expect_err(sql);
-    let e = e.as_db_error().unwrap_or_else(|| panic!("{sql}"));
-    [e.code().code(), e.message(), e.detail().unwrap_or(""), e.hint().unwrap_or("")].join(" | ")
-}
-
-/// The target has the rows of the query, and no item fails.
-fn is_the_query(db: &mut TestDb, flow: &str, target: &str, query: &str, after: &str) {
-    let differ = format!(
-        "(select 'missing ' || x from (select (q.*)::text as x from ({query}) q
-           except all select (t.*)::text from {target} t) a)
-         union all
-         (select 'extra ' || x from (select (t.*)::text as x from {target} t
-           except all select (q.*)::text from ({query}) q) b)"
-    );
-    let found = rows(db, &differ);
-    let errors = rows(
-        db,
-        &format!(
-            "select concat_ws(' ', source_key, sqlstate, message) from coco.errors where flow = '{flow}'"
-        ),
-    );
-    assert!(found.is_empty() && errors.is_empty(), "{flow} after {after}: {found:?} {errors:?}");
-    db.verify_clean(flow);
-}
+use crate::compared::{is_the_query, refused, rows, text};
+use support::TestDb;
 
 /// The table of the flows, with a value, another and none in each column of their keys.
 const SALES: &str = "
