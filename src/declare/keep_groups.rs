@@ -163,7 +163,8 @@ pub fn make_groups(flow: &Flow) -> Result<()> {
 /// Fails if coco cannot follow the rows of a source.
 fn check_source(source: &Source) -> Result<()> {
     if source.capture == CaptureMode::Scan {
-        return Err(cannot_keep(format!("changes of {} are not captured", source.relation_name)));
+        return Err(cannot_keep(format!("changes of {} are not captured", source.relation_name))
+            .hint("Declare the source with capture => 'trigger', or the flow without aggregate => 'delta'."));
     }
     if source.fingerprint.is_some() {
         return Err(cannot_keep("the source has a fingerprint"));
@@ -179,7 +180,9 @@ fn row_key(source: &Source) -> Result<Vec<Column>> {
     let shown = &source.relation_name;
     let primary = relations::primary_key_numbers(source.relation)?;
     if primary.is_empty() {
-        return Err(cannot_keep(format!("{shown} has no primary key")));
+        return Err(cannot_keep(format!("{shown} has no primary key")).hint(format!(
+            "Run ALTER TABLE {shown} ADD PRIMARY KEY (…), or declare the flow without aggregate => 'delta'."
+        )));
     }
     let numbers = columns::numbers(source.relation)?;
     let attributes = columns::of_relation(source.relation)?;

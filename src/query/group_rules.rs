@@ -30,7 +30,7 @@ pub fn cannot_keep(why: impl AsRef<str>) -> Error {
         PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
         format!("cannot keep groups by deltas: {}", why.as_ref()),
     )
-    .hint("Leave out the argument \"aggregate\". coco then evaluates a changed group as a whole.")
+    .hint("Declare the flow without aggregate => 'delta'. coco then evaluates a changed item as a whole.")
 }
 
 impl ShapedGroups {

@@ -133,13 +133,14 @@ fn what_has_no_rule_is_refused() {
         let message = refused(&mut db, &create("f", "sales", &query, "region"));
         let whole = message.starts_with("0A000 | cannot keep groups by deltas: ")
             && message.contains(why)
-            && message.ends_with("| Leave out the argument \"aggregate\". coco then evaluates a changed group as a whole.");
+            && message.ends_with("| Declare the flow without aggregate => 'delta'. coco then evaluates a changed item as a whole.");
         assert!(whole, "{query}: {message}");
         assert_eq!(text(&mut db, "select count(*) from coco.flows"), "0", "{query}");
     }
     let query = "select region, count(*) as x from bare group by region";
     let message = refused(&mut db, &create("f", "bare", query, "region"));
     assert!(message.contains("public.bare has no primary key"), "{message}");
+    assert!(message.contains("| Run ALTER TABLE public.bare ADD PRIMARY KEY"), "{message}");
     let query = "select region, count(*) as x from seen group by region";
     let message = refused(&mut db, &create("f", "seen", query, "region"));
     assert!(message.contains("changes of public.seen are not captured"), "{message}");
