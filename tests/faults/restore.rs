@@ -239,6 +239,27 @@ fn a_dropped_flow_leaves_no_row_whatever_the_session_replicates() {
 }
 
 #[test]
+fn a_session_that_reads_the_mark_of_a_restore_does_not_hold_up_the_last_drop() {
+    let mut db = captured("drop_beside_reader");
+    let mut reader = db.connect();
+    reader.batch_execute("begin; select from coco_internal.restored").expect("reads");
+    db.run("set lock_timeout = '10 s'; select coco.drop_flow(flow) from coco.flows");
+    reader.batch_execute("commit").expect("commits");
+    let left = "select count(*)::text from pg_class where oid = to_regclass('coco_internal.restored')";
+    assert_eq!(text(&mut db, left), "1");
+    // The view that was left is dumped and restored, and a flow can be declared beside it.
+    let mut other = restored(&db, "restored_beside_reader");
+    for db in [&mut db, &mut other] {
+        db.run(
+            "select coco.create_flow('h', 'd', 'select id, body from d', 'v', '{id}');
+             select coco.drop_flow('h')",
+        );
+        assert_eq!(text(db, left), "0");
+        db.run("drop extension coco");
+    }
+}
+
+#[test]
 fn the_extension_outlives_the_schema_public_and_is_dumped_without_it() {
     let mut db = TestDb::new("dumped_without_public");
     db.run(
