@@ -12,6 +12,7 @@ pub mod crash_notes;
 pub mod crash_point;
 pub mod databases;
 pub mod delivery;
+pub mod dropped_database;
 pub mod extra_rows;
 pub mod followed_flow;
 pub mod launcher;

@@ -10,7 +10,7 @@ use crate::pg::backend;
 use crate::update::memo_salvage;
 use crate::workers::transaction::{log_failure, transaction};
 use crate::workers::wait_event::{self, WaitEvent};
-use crate::workers::{async_runtime, server_log, shared_memory, turn_limit};
+use crate::workers::{async_runtime, dropped_database, server_log, shared_memory, turn_limit};
 use coco_core::worker_request::WorkerRequest;
 
 /// Delay before the server restarts a process that ended by an error of its own.
@@ -138,7 +138,9 @@ pub fn attach_to_database(database: pg_sys::Oid, name: &std::ffi::CStr) {
     // SAFETY: called once, at the start, as the bootstrap superuser; flows never run with its
     // rights.
     unsafe {
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0);
+        dropped_database::end_without_restart_if_dropped(|| {
+            pg_sys::BackgroundWorkerInitializeConnectionByOid(database, pg_sys::InvalidOid, 0)
+        });
         for (name, value) in
             SETTINGS.into_iter().chain(SETTINGS_17).chain([(c"application_name", name)])
         {

@@ -196,6 +196,24 @@ fn without_preload_a_worker_is_started_once_and_ends_with_the_server() {
 }
 
 #[test]
+fn without_preload_a_dropped_database_gives_its_process_back() {
+    let server =
+        Server::start(&["max_worker_processes = 2", "max_logical_replication_workers = 0"]);
+    let mut control = server.connect("postgres");
+    for name in ["a", "b", "c", "d"] {
+        let mut db = server.database(name);
+        declare(&mut db, "f");
+        // The process of a database that was dropped is given back when the server starts it again.
+        db.until("select coco.start('f') is not null and coco.wait('f', '100 ms')");
+        db.run("update f_s set v = 9");
+        db.settle("f");
+        control.run(&format!("drop database {name} with (force)"));
+    }
+    let log = server.log();
+    assert!(log.lines().filter(|l| l.contains("FATAL:  database")).count() <= 4, "{log}");
+}
+
+#[test]
 fn where_no_worker_can_be_had_it_is_said() {
     let one = ["max_worker_processes = 1", "max_logical_replication_workers = 0"];
     let server = Server::start(&one);
