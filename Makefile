@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-estimate bench-groups bench-groups-delta bench-workers bench-large bench-recovery bench-gapless bench-chain bench-peers bench-sizes report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-estimate bench-groups bench-groups-delta bench-workers bench-large bench-recovery bench-gapless bench-chain bench-idle bench-peers bench-sizes report-screenshot lint clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -100,6 +100,9 @@ bench-gapless: ## readers of 2,000,000 rows while a query is changed without a g
 
 bench-chain: ## from a commit to the target of the last of ten live flows in a chain
 	@bench/chain.sh
+
+bench-idle: ## what live flows cost while nothing changes, and what they cost a change of another flow
+	@bench/idle.sh
 
 bench-peers: ## the same flow by CocoIndex (from PyPI) and by plain statements
 	@bench/peers.sh

@@ -36,6 +36,7 @@ const LONG: u32 = 200;
 /// The destination of the changes of one table.
 struct Route {
     relation: pg_sys::Oid,
+    capture: i32,
     /// The log's current segment.
     segment: pg_sys::Oid,
     /// The table's columns that the log stores, in the log's order. `None` if table and log no
@@ -53,11 +54,12 @@ thread_local! {
     static HEARD: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Appends the changes that fire the current trigger to the log. Returns whether it wrote an entry.
+/// Appends the changes that fire the current trigger to the log. Returns the capture whose log it
+/// wrote to; `None` if there is no log.
 ///
 /// # Safety
 /// `fcinfo` belongs to a call in progress.
-pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
+pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<Option<i32>> {
     // SAFETY: the server passes valid trigger data. Its slots and tables exist until the call
     // returns, and have the row type that `locked_route` has compared with the log's. This block
     // closes what it opens; after an error, the transaction's end does.
@@ -70,7 +72,7 @@ pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
             .hint("Do not create triggers with this function. coco creates them: see the argument \"capture\" of coco.add_source."));
         };
         let Some(route) = locked_route(trigger)? else {
-            return Ok(false);
+            return Ok(None);
         };
         let mut log = Log::open(&route);
         match (&route.columns, event(trigger)) {
@@ -114,7 +116,7 @@ pub unsafe fn capture(fcinfo: pg_sys::FunctionCallInfo) -> Result<bool> {
             }
         }
         log.close();
-        Ok(true)
+        Ok(Some(route.capture))
     }
 }
 
@@ -264,7 +266,7 @@ unsafe fn look_up(
     };
     // An invalidation during the lookup makes the route stale.
     let valid = Cell::new(HEARD.get() == heard);
-    Ok(Some(Route { relation, segment, columns, valid }))
+    Ok(Some(Route { relation, capture, segment, columns, valid }))
 }
 
 /// Returns the numbers of the named columns in the table's row type, if each has its log column's

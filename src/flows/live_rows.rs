@@ -60,6 +60,16 @@ pub fn leave_if_idle(seat: u16) -> Result<LeaveOutcome> {
     Ok(if is_complete { LeaveOutcome::Yes } else { LeaveOutcome::Restoring })
 }
 
+/// Reports whether this database has prepared transactions.
+pub fn has_prepared_transactions() -> Result<bool> {
+    let found = spi::scalar::<bool>(
+        "select exists (select from pg_catalog.pg_prepared_xacts p
+                         where p.database operator(pg_catalog.=) pg_catalog.current_database())",
+        &[],
+    )?;
+    Ok(found == Some(true))
+}
+
 /// Returns the live flows of this database; none while a dump is being restored.
 pub fn live_flows() -> Result<Vec<LiveFlow>> {
     if !restored::is_complete()? {

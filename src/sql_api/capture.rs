@@ -15,9 +15,7 @@ pub extern "C-unwind" fn coco_capture(fcinfo: pg_sys::FunctionCallInfo) -> pg_sy
     // SAFETY: the trigger manager calls this function with a valid call in progress.
     match unsafe { trigger_append::capture(fcinfo) } {
         Ok(wrote) => {
-            if wrote {
-                commit_wakeup::at_commit();
-            }
+            wrote.into_iter().for_each(commit_wakeup::wrote_log);
             pg_sys::Datum::from(0usize)
         }
         Err(error) => {

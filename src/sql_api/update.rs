@@ -16,7 +16,7 @@ use crate::update::chain::FlowCounts;
 use crate::update::run::SourceCounts;
 use crate::update::{self, limits};
 use crate::workers::progress::Watched;
-use crate::workers::{ordered_update, session_errors, shared_memory, update_client};
+use crate::workers::{commit_wakeup, ordered_update, session_errors, shared_memory, update_client};
 use coco_core::counts::Counts;
 use coco_core::decision::Mode;
 use coco_core::memo_batch::Stats;
@@ -170,7 +170,11 @@ struct CountsRow {
 }
 
 /// Returns the rows of the result, each with the name of its flow.
+/// Returns the result rows of an update. Workers of live flows retry the items that have failed.
 fn rows(all: Vec<FlowCounts>) -> impl Iterator<Item = (String, CountsRow)> {
+    if all.iter().flat_map(|flow| &flow.sources).any(|source| source.counts.failed > 0) {
+        commit_wakeup::at_commit();
+    }
     let row = |r: SourceCounts| CountsRow {
         source: r.source,
         counts: r.counts,

@@ -31,14 +31,29 @@ pub struct LookupChanges {
 }
 
 /// What following the lookups leaves to the rest of the update, and to later updates.
-#[derive(Default)]
 pub struct FollowedLookups {
     /// Whether a lookup has changed, even if the change does not affect an item now.
     pub changed: bool,
     pub kept: Vec<CursorUpdate>,
     pub more: bool,
     pub uncaptured: bool,
+    /// The captures by whose logs the lookups were followed; `None` if one was read otherwise.
+    pub logs: Option<Vec<i32>>,
     pub again: Option<std::time::Duration>,
+}
+
+impl FollowedLookups {
+    /// Returns the result for a source that has no lookups.
+    fn none() -> FollowedLookups {
+        FollowedLookups {
+            changed: false,
+            kept: vec![],
+            more: false,
+            uncaptured: false,
+            logs: Some(vec![]),
+            again: None,
+        }
+    }
 }
 
 /// Returns the columns of forced keys: `k1…`.
@@ -56,7 +71,7 @@ pub fn follow_all(
 ) -> Result<LookupChanges> {
     let mut changes = LookupChanges {
         forced: ForcedKeys::Keys(TupleStore::new(&forced_columns(source))?),
-        followed: FollowedLookups::default(),
+        followed: FollowedLookups::none(),
     };
     for lookup in of_source(flow, source) {
         follow_one(lookup, source, limits, how, &mut changes)?;
@@ -146,6 +161,10 @@ fn follow_one(
     let followed = &mut changes.followed;
     followed.more |= cursor.more;
     followed.uncaptured |= cursor.uncaptured;
+    match (&mut followed.logs, cursor.log()) {
+        (Some(logs), Some(log)) => logs.push(log),
+        (logs, _) => *logs = None,
+    }
     followed.again = [followed.again, cursor.again].into_iter().flatten().min();
     followed.kept.extend(cursor.store(relation, how.live, limits.segment_bytes)?);
     Ok(())

@@ -63,6 +63,9 @@ pub struct UpdateOutcome {
     pub more: bool,
     /// Whether changes of a source or a lookup pass the triggers by.
     pub uncaptured: bool,
+    /// The captures whose change logs show all later changes; `None` if changes can come from
+    /// elsewhere.
+    pub logs: Option<Vec<i32>>,
     /// The time until a live flow's worker must scan again, if nothing else happens.
     pub again: Option<Duration>,
     /// Whether the flow has external targets, to which a worker delivers afterwards.
@@ -72,6 +75,14 @@ pub struct UpdateOutcome {
 }
 
 impl UpdateOutcome {
+    /// Adds the log by which a source or a lookup was followed; `None` if it was read otherwise.
+    pub fn add_logs(&mut self, logs: Option<Vec<i32>>) {
+        match (&mut self.logs, logs) {
+            (Some(all), Some(more)) => all.extend(more),
+            _ => self.logs = None,
+        }
+    }
+
     /// Returns the sum of the counts of all sources.
     pub fn counts(&self) -> Counts {
         let mut all = Counts::default();
@@ -191,6 +202,7 @@ fn update_sources(
         kept: vec![],
         more: false,
         uncaptured: false,
+        logs: Some(vec![]),
         again: None,
         external: flow.is_external(),
         held: vec![],

@@ -128,6 +128,7 @@ impl UpdateRun<'_> {
         let mut pass = PassCounts::default();
         self.process_keys(source, &mut keys, slice.part, &mut pass)?;
         let lookups_more = self.account_lookups(followed, outcome);
+        outcome.add_logs(None);
         match slice.last.take() {
             Some(cursor) => {
                 cursor::store_cursor(source, &cursor, true)?;
@@ -181,6 +182,7 @@ impl UpdateRun<'_> {
         outcome.more |= more;
         outcome.uncaptured |= followed.uncaptured;
         outcome.again = [outcome.again, followed.again].into_iter().flatten().min();
+        outcome.add_logs(followed.logs);
         outcome.kept.extend(followed.kept);
         more
     }
@@ -197,6 +199,7 @@ impl UpdateRun<'_> {
         let lookups_more = self.account_lookups(followed, outcome);
         outcome.more |= cursor.more || has_pending;
         outcome.uncaptured |= cursor.uncaptured;
+        outcome.add_logs(cursor.log().map(|log| vec![log]));
         outcome.again = [outcome.again, cursor.again].into_iter().flatten().min();
         if has_pending {
             return Ok(());

@@ -114,6 +114,8 @@ pub struct PlannedCursor {
     pub again: Option<Duration>,
     /// The number of failed items that the plan leaves out because their retry time has not come.
     pub waiting: i64,
+    /// Whether the plan comes from the change log.
+    by_log: bool,
 }
 
 /// What the plan found, as far as the cursor depends on it.
@@ -147,6 +149,7 @@ pub fn plan_source(
         uncaptured: false,
         again: None,
         waiting: 0,
+        by_log: false,
     };
     let mut looking = cursor.follow_log(statements, source, how)?;
     if cursor.uncaptured {
@@ -162,6 +165,7 @@ pub fn plan_source(
     if scans && how.when_due && !how.mode.evaluates_all() && !cursor.is_scan_due(source, how)? {
         looking = SourcePlan::Nothing;
     }
+    cursor.by_log = matches!(looking, SourcePlan::Keys(_) | SourcePlan::Rows { .. });
     cursor.found = match &looking {
         SourcePlan::Nothing => Found::NotRead,
         SourcePlan::Keys(keys) if keys.len() == 0 => Found::NoKeys,
@@ -362,6 +366,11 @@ impl PlannedCursor {
     /// Reports whether the cursor is behind, or was. coco stores such a cursor at once.
     fn is_or_was_behind(&self) -> bool {
         self.next.behind || self.before.as_ref().is_some_and(|cursor| cursor.behind)
+    }
+
+    /// Returns the capture by whose log alone the source is followed.
+    pub fn log(&self) -> Option<i32> {
+        self.capture.as_ref().filter(|_| self.by_log).map(|capture| capture.id)
     }
 
     /// Returns the logic with which the source was followed before.

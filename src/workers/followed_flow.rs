@@ -19,6 +19,7 @@ use crate::update::helper_pool::NoHelpers;
 use crate::update::limits::{self, Limits};
 use crate::update::run::UpdateOutcome;
 use crate::workers::delivery::dispatcher::DeliveryDispatcher;
+use crate::workers::idle_flow::IdleFlow;
 use crate::workers::parallel_helper::Helpers;
 use crate::workers::process::{salvage_rolled_back_results, set_activity};
 use crate::workers::transaction::{TransactionError, log_failure, transaction};
@@ -56,6 +57,8 @@ pub struct FollowedFlow {
     is_local: bool,
     /// Whether the flow is known to need transactions of its own.
     runs_alone: bool,
+    /// Whether the flow has nothing to do.
+    idle: IdleFlow,
     /// For the new version of another flow: its attempts to replace that flow.
     swap: SwapAttempts,
 }
@@ -81,9 +84,13 @@ pub struct FinishedTurn {
 
 impl FollowedFlow {
     /// Forgets facts that are valid only until the catalog changes.
-    pub fn catalog_changed(&mut self, flow: &LiveFlow) {
+    pub fn catalog_changed(&mut self) {
         self.is_local = false;
         self.runs_alone = false;
+    }
+
+    /// Takes over what the catalog says now of the flow's schedule.
+    pub fn note_schedule(&mut self, flow: &LiveFlow) {
         if flow.next_update.is_some() {
             // Cursors that are not stored are from the time before the flow had a schedule.
             self.cursors = CursorCache::default();
@@ -112,6 +119,12 @@ impl FollowedFlow {
 
     pub fn may_be_external(&self) -> bool {
         !self.is_local
+    }
+
+    /// Reports whether a transaction of the flow would find nothing.
+    pub fn is_idle(&self, flow: &LiveFlow) -> bool {
+        let is_plain = flow.attempts == 0 && !flow.swaps && flow.next_update.is_none();
+        is_plain && !self.has_unfinished() && self.idle.is_idle()
     }
 
     /// Returns how long the worker must leave the flow alone: after a failure, or because of its
@@ -178,6 +191,7 @@ impl FollowedFlow {
     /// Returns what the flow brings into a transaction that it shares with others.
     pub fn shared_update(&mut self, flow: &LiveFlow) -> LiveUpdate<'_> {
         let is_scheduled = flow.next_update.is_some();
+        self.idle.begin_turn();
         self.begin_pending(is_scheduled);
         let pending = self.pending.get_or_insert_default();
         LiveUpdate { cursors: &self.cursors, pending, helpers: &NoHelpers, is_scheduled }
@@ -254,7 +268,9 @@ impl FollowedFlow {
     fn finished(&mut self, outcome: &UpdateOutcome) -> FinishedTurn {
         self.is_local = !outcome.external;
         let times = outcome.again.into_iter().chain(self.cursors.unsaved_for());
-        FinishedTurn { is_external: outcome.external, has_more: outcome.more, next: times.min() }
+        let next = times.min();
+        self.idle.end_turn(outcome, next);
+        FinishedTurn { is_external: outcome.external, has_more: outcome.more, next }
     }
 
     fn update(
@@ -264,6 +280,7 @@ impl FollowedFlow {
         helpers: &Helpers,
     ) -> Result<Option<UpdateOutcome>, TransactionError> {
         report_flow(flow);
+        self.idle.begin_turn();
         let limits = turn_limits(if is_alone { self.behind } else { 0 });
         // If a process ended before it sent its rows, nobody knows which rows are missing, so coco
         // sends all of them again.

@@ -26,7 +26,7 @@ use crate::workers::turn_limit::YIELD;
 use crate::workers::upkeep::{self, Upkeep};
 use crate::workers::verification_starter::VerificationStarter;
 use crate::workers::wait_event::WaitEvent;
-use crate::workers::{crash_notes, progress, stand_in};
+use crate::workers::{change_counts, crash_notes, progress, stand_in};
 
 /// Polling interval with shared memory, where writers wake the worker, and without.
 const POLL_WOKEN: Duration = Duration::from_secs(1);
@@ -35,6 +35,10 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Interval at which a worker reads which flows are live, unless an invalidation tells it sooner.
 const READ_CATALOG_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a worker looks for changes by polling after it has seen a prepared transaction. It looks
+/// for prepared transactions more often than that.
+const POLL_AFTER_PREPARED: Duration = Duration::from_secs(3);
 
 /// How long a worker stays after the last flow was stopped, because another flow may be started. A
 /// worker that has never found a live flow exits at once.
@@ -94,6 +98,7 @@ pub extern "C-unwind" fn coco_worker_main(argument: pg_sys::Datum) {
         chains: vec![],
         ordered_at: None,
         chain_states: HashMap::new(),
+        polls_until: None,
         catalog_read: None,
         first: 0,
         other_workers: HashMap::new(),
@@ -141,6 +146,8 @@ struct LiveWorker {
     ordered_at: Option<u64>,
     /// What the worker remembers of chains, by the id of the first flow.
     chain_states: HashMap<i32, ChainState>,
+    /// Until when it looks for changes that no writer counts, because they were prepared.
+    polls_until: Option<Instant>,
     /// When it read them, and the invalidation count then.
     catalog_read: Option<(Instant, u64)>,
     /// Index of the chain with which the next round begins.
@@ -155,8 +162,13 @@ struct LiveWorker {
 
 /// The result of reading which flows are live.
 enum LiveFlows {
-    /// The flows, and their ids in the order of the turns: see [`LiveWorker::chains`].
-    Flows(Vec<LiveFlow>, Vec<Vec<i32>>),
+    Flows {
+        flows: Vec<LiveFlow>,
+        /// Their ids in the order of the turns: see [`LiveWorker::chains`].
+        chains: Vec<Vec<i32>>,
+        /// Whether prepared transactions exist.
+        has_prepared: bool,
+    },
     /// The extension has another version than the library by now.
     OtherVersion,
     /// The extension was dropped, or another session needs the database exclusively.
@@ -180,10 +192,18 @@ impl LiveWorker {
                 match transaction(|| find_live_flows(self.installed, order)) {
                     Ok(LiveFlows::Leave) => return WorkerEnd::Left,
                     Ok(LiveFlows::OtherVersion) => return WorkerEnd::OtherVersion,
-                    Ok(LiveFlows::Flows(flows, chains)) => {
+                    Ok(LiveFlows::Flows { flows, chains, has_prepared }) => {
+                        if has_prepared {
+                            self.polls_until = Some(Instant::now() + POLL_AFTER_PREPARED);
+                        }
                         for (id, state) in &mut self.flows {
                             match flows.iter().find(|f| f.id == *id) {
-                                Some(flow) => state.catalog_changed(flow),
+                                Some(flow) => {
+                                    if self.ordered_at != Some(generation) {
+                                        state.catalog_changed();
+                                    }
+                                    state.note_schedule(flow);
+                                }
                                 None => state.stopped(),
                             }
                         }
@@ -293,13 +313,17 @@ impl LiveWorker {
         }
         let poll = if shared_memory::available() { POLL_WOKEN } else { POLL };
         let is_alone = flows.len() == 1;
-        let mut round = Round { pause: Some(poll), takes_turns, is_alone, is_over: false };
+        let polls_all = self.polls_until.is_some_and(|until| until > Instant::now())
+            || change_counts::is_prepared_recently();
+        let mut round =
+            Round { pause: Some(poll), takes_turns, polls_all, is_alone, is_over: false };
+        let by_id: HashMap<i32, &LiveFlow> = flows.iter().map(|flow| (flow.id, flow)).collect();
         let count = self.chains.len();
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         for n in 0..count {
             let chain = &self.chains[(self.first + n) % count];
             let chain: Vec<&LiveFlow> =
-                chain.iter().filter_map(|id| flows.iter().find(|f| f.id == *id)).collect();
+                chain.iter().filter_map(|id| by_id.get(id).copied()).collect();
             self.take_turns(&chain, &mut round);
             if round.is_over {
                 break;
@@ -315,6 +339,10 @@ impl LiveWorker {
     /// Runs the turns of a chain: flows of which each comes after those that feed it. Those that can
     /// share a transaction do so.
     fn take_turns(&mut self, chain: &[&LiveFlow], round: &mut Round) {
+        if round.takes_turns && !round.polls_all && self.is_idle(chain) {
+            chain.iter().for_each(|flow| self.deliver(flow, round));
+            return;
+        }
         let mut together: Vec<&LiveFlow> = Vec::new();
         if round.takes_turns && self.may_share(chain) {
             let can_share = |f: &&LiveFlow| self.flows.entry(f.id).or_default().can_share_turn(f);
@@ -382,15 +410,26 @@ impl LiveWorker {
         vec![]
     }
 
-    /// Delivers the changes of one flow, and runs one transaction of it.
-    fn take_turn(&mut self, flow: &LiveFlow, round: &mut Round) {
+    /// Reports whether transactions of these flows would find nothing.
+    fn is_idle(&self, chain: &[&LiveFlow]) -> bool {
+        chain.iter().all(|flow| self.flows.get(&flow.id).is_some_and(|state| state.is_idle(flow)))
+    }
+
+    /// Delivers the changes of one flow.
+    fn deliver(&mut self, flow: &LiveFlow, round: &mut Round) {
         let state = self.flows.entry(flow.id).or_default();
         if state.may_be_external() {
             round.look_again(state.deliver(flow, &mut self.dispatcher));
         }
+    }
+
+    /// Delivers the changes of one flow, and runs one transaction of it.
+    fn take_turn(&mut self, flow: &LiveFlow, round: &mut Round) {
+        self.deliver(flow, round);
         if !round.takes_turns {
             return;
         }
+        let state = self.flows.entry(flow.id).or_default();
         let postponed = state.postponed_for(flow);
         if !postponed.is_zero() {
             round.look_again_in(postponed);
@@ -482,7 +521,8 @@ fn find_live_flows(
                 Some(order) => order.clone(),
                 None => live_rows::in_order(&flows)?,
             };
-            Ok(LiveFlows::Flows(flows, chains))
+            let has_prepared = live_rows::has_prepared_transactions()?;
+            Ok(LiveFlows::Flows { flows, chains, has_prepared })
         }
         Some(now) if now.extension == known.extension => Ok(LiveFlows::OtherVersion),
         _ => Ok(LiveFlows::Leave),

@@ -7,6 +7,7 @@
 
 pub mod async_runtime;
 pub mod chain_turn;
+pub mod change_counts;
 pub mod commit_wakeup;
 pub mod crash_notes;
 pub mod crash_point;
@@ -15,6 +16,7 @@ pub mod delivery;
 pub mod dropped_database;
 pub mod extra_rows;
 pub mod followed_flow;
+pub mod idle_flow;
 pub mod launcher;
 pub mod live_worker;
 pub mod ordered_update;
@@ -61,6 +63,7 @@ pub fn define() {
     }
     shared_memory::define();
     session_errors::define();
+    change_counts::define();
     BackgroundWorkerBuilder::new("coco launcher")
         .set_type("coco launcher")
         .set_library("coco")

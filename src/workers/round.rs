@@ -10,6 +10,8 @@ pub struct Round {
     pub pause: Option<Duration>,
     /// Whether the worker runs transactions of flows, and does not only deliver.
     pub takes_turns: bool,
+    /// Whether every flow gets a turn, also one that has nothing to do as far as is known.
+    pub polls_all: bool,
     /// Whether only one flow is live.
     pub is_alone: bool,
     /// Whether the rest of the round must wait until the worker has read the catalog again.

@@ -245,7 +245,8 @@ fn a_session_that_reads_the_mark_of_a_restore_does_not_hold_up_the_last_drop() {
     reader.batch_execute("begin; select from coco_internal.restored").expect("reads");
     db.run("set lock_timeout = '10 s'; select coco.drop_flow(flow) from coco.flows");
     reader.batch_execute("commit").expect("commits");
-    let left = "select count(*)::text from pg_class where oid = to_regclass('coco_internal.restored')";
+    let left =
+        "select count(*)::text from pg_class where oid = to_regclass('coco_internal.restored')";
     assert_eq!(text(&mut db, left), "1");
     // The view that was left is dumped and restored, and a flow can be declared beside it.
     let mut other = restored(&db, "restored_beside_reader");

@@ -4,6 +4,7 @@ mod databases;
 mod declared_again;
 mod failing;
 mod following;
+mod idle;
 mod processes;
 mod quiet;
 mod roles;
