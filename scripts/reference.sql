@@ -19,7 +19,9 @@ INSERT INTO section VALUES
 (5, 'Functions over the network', 'These functions call other servers, so they are volatile and may be slow. Examples, limits and errors: [functions.md](functions.md).',
  '{embed,generate,http_post}'),
 (6, 'Memoized functions', 'coco stores the results of memoized functions: [functions.md](functions.md#memoized-functions).',
- '{memoize,unmemoize,clear_memo,kept_results}');
+ '{memoize,unmemoize,clear_memo,kept_results}'),
+(7, 'Search', 'A search finds the chunks of texts and files by words and by meaning: [search.md](search.md).',
+ '{create_search,search}');
 
 -- Returns the function with this name; of several, the one that was created first.
 CREATE FUNCTION pg_temp.function_named(name text) RETURNS oid LANGUAGE sql AS

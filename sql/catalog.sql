@@ -388,7 +388,23 @@ create table coco_internal.logic (
 );
 comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.scheduled_run, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
+-- The flows that coco.create_search has declared.
+create table coco_internal.search (
+  flow          int primary key,
+  name          text not null unique, -- stays when the flow is renamed
+  function      text not null,        -- the function that coco created: its name with schema and argument types
+  key           text[] not null,      -- the key columns of the source
+  configuration text not null,        -- the text search configuration, schema-qualified
+  -- NULL: the search finds words alone
+  server        text,
+  model         text,
+  requested     int,                  -- the argument dimensions of coco.embed
+  dimensions    int,                  -- of the vectors
+  check ((server is null) = (model is null) and (server is null) = (dimensions is null))
+);
+comment on table coco_internal.search is 'Flows that coco.create_search has declared, with the model and the text search configuration of each. Only coco''s functions write to this table.';
+
+revoke all on coco_internal.search, coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.scheduled_run, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');
@@ -404,6 +420,7 @@ select pg_catalog.pg_extension_config_dump('coco_internal.run_total', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.run_history_run_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow_label', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.version', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.search', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.memo_stats', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo', '');

@@ -329,6 +329,35 @@ create function coco.evaluate(
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'evaluate_wrapper';
 
+create function coco.create_search(
+  search        text,
+  source        regclass,
+  text          text,
+  server        text      default null,
+  model         text      default null,
+  dimensions    int       default null,
+  size          int       default 1000,
+  overlap       int       default 100,
+  language      text      default null,
+  configuration regconfig default pg_catalog.get_current_ts_config(),
+  if_not_exists boolean   default false,
+  -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
+  search_path   text      default pg_catalog.current_setting('search_path')
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'create_search_wrapper';
+
+create function coco.search(
+  search      text,
+  query       text,
+  max_results int  default 10,
+  mode        text default 'hybrid',
+  out source_key jsonb, out chunk_no int, out chunk text, out score float8
+) returns setof record language c volatile
+  rows 10 cost 100000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'search_wrapper';
+
 create function coco.estimate(
   flow   text,
   query  text default null,

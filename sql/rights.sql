@@ -12,7 +12,7 @@ grant execute on function
   coco.start, coco.stop, coco.wait, coco.preview, coco.estimate, coco.evaluate, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.split_file, coco.extract_text, coco.extract_pages, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
-  coco.swap, coco.rollback, coco.discard, coco.diff,
+  coco.swap, coco.rollback, coco.discard, coco.diff, coco.create_search, coco.search,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options
 to public;

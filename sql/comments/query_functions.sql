@@ -153,6 +153,40 @@ Errors: 22004: server or model is NULL. 22023: dimensions is not valid, or the s
 42809, 42501: the foreign server does not exist, is of another wrapper, or you may not use it. 53400: the limits of the
 server, or the spending cap, are reached. For other errors, see docs/functions.md.$doc$;
 
+comment on function coco.create_search is $doc$Creates a search of the texts or files in a table. Declares a flow with this name, which splits each text into chunks and stores each chunk with its words (tsvector) and its embedding in a table of the same name. Also creates indexes on words and embeddings, a policy, and a function of the same name. By the policy, a role sees only the chunks of rows that it sees in the source. The function calls coco.search, and returns the key of the source in columns of its types. The flow is an ordinary one: coco.update fills the table, coco.start keeps it up to date, and coco.drop_flow also drops the function.
+
+search: name of the search, the flow, the table and the function. The table and the function are created in the first schema of search_path.
+source: table with a primary key.
+text: column with the texts. If its type is bytea, the column contains files, whose text coco extracts.
+server: foreign server of the wrapper coco_openai; NULL for a search by words alone.
+model: name of the model on that server.
+dimensions: number of elements to ask the model for. By default coco embeds a word to find out how many the model returns.
+size: largest size of a chunk in characters.
+overlap: number of characters that a chunk repeats of the one before it.
+language: language of the texts, as in coco.split_text (plain, markdown) or coco.split_file (a programming language).
+configuration: text search configuration.
+if_not_exists: if a flow has this name, do nothing, with a NOTICE.
+search_path: search path of the flow.
+
+Errors: 22004: an argument is NULL. 22023: an argument is not valid. 42701: a key column has a name that the search uses
+itself. 42703: the column does not exist. 42704: the extension vector or the server does not exist. 55000: the source has
+no primary key. Also the errors of coco.create_flow and coco.embed.$doc$;
+
+comment on function coco.search is $doc$Returns the chunks that fit a query best, best first. The caller needs SELECT on the table of the search and on its source, and finds only chunks that its policies show. The owner of the search embeds the query, so the caller needs no rights on the model's server. A session keeps the embeddings of its last 100 queries for ten minutes.
+
+search: name of a search that coco.create_search has created.
+query: words or a question. The words are those of websearch_to_tsquery: "a phrase", or, -without. Chunks that contain all words come first; if the query has no operators, chunks that contain some of the words follow.
+max_results: largest number of results, 1 to 1000.
+mode: words, vectors, or hybrid (both, fused by their places in the two rankings).
+
+source_key: key of the source row, as a JSON object.
+chunk_no: number of the chunk in its text, from 1.
+chunk: text of the chunk.
+score: sum of 1 / (60 + place) over the rankings that contain the chunk (reciprocal rank fusion). Only chunks that the caller sees have a place.
+
+Errors: 22004: an argument is NULL. 22023: max_results or mode is not valid. 42501: you may not read the table of the
+search. 42704: the search does not exist. 55000: the search has no vectors. Also the errors of coco.embed.$doc$;
+
 comment on function coco.generate is $doc$Returns the answer of a model of a coco_openai server to a prompt, at temperature 0. The current role needs USAGE on the server; the API key is that of the user mapping of the current role, or of PUBLIC. Inside a flow, coco memoizes the function.
 
 prompt: message of a user; NULL returns NULL.

@@ -395,7 +395,23 @@ create table coco_internal.logic (
 );
 comment on table coco_internal.logic is 'Logic fingerprints under which flows have run, with the parts of each, and a description of its queries and functions. Only coco''s functions write to this table.';
 
-revoke all on coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.scheduled_run, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
+-- The flows that coco.create_search has declared.
+create table coco_internal.search (
+  flow          int primary key,
+  name          text not null unique, -- stays when the flow is renamed
+  function      text not null,        -- the function that coco created: its name with schema and argument types
+  key           text[] not null,      -- the key columns of the source
+  configuration text not null,        -- the text search configuration, schema-qualified
+  -- NULL: the search finds words alone
+  server        text,
+  model         text,
+  requested     int,                  -- the argument dimensions of coco.embed
+  dimensions    int,                  -- of the vectors
+  check ((server is null) = (model is null) and (server is null) = (dimensions is null))
+);
+comment on table coco_internal.search is 'Flows that coco.create_search has declared, with the model and the text search configuration of each. Only coco''s functions write to this table.';
+
+revoke all on coco_internal.search, coco_internal.capture, coco_internal.cursor, coco_internal.flow_error, coco_internal.scheduled_run, coco_internal.untracked, coco_internal.delivery_state, coco_internal.worker_result, coco_internal.run_history, coco_internal.run_total, coco_internal.flow_label, coco_internal.version, coco_internal.flow, coco_internal.source, coco_internal.target, coco_internal.expectation, coco_internal.made_target, coco_internal.logic, coco_internal.memo_function, coco_internal.memo_stats, coco_internal.kept_memo, coco_internal.kept_memo_function, coco_internal.provider_usage from public;
 
 select pg_catalog.pg_extension_config_dump('coco_internal.capture', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow', '');
@@ -411,6 +427,7 @@ select pg_catalog.pg_extension_config_dump('coco_internal.run_total', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.run_history_run_id_seq', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.flow_label', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.version', '');
+select pg_catalog.pg_extension_config_dump('coco_internal.search', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.memo_function', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.memo_stats', '');
 select pg_catalog.pg_extension_config_dump('coco_internal.kept_memo', '');
@@ -758,6 +775,35 @@ create function coco.evaluate(
   rows 10
   set search_path = pg_catalog, pg_temp
   as 'MODULE_PATHNAME', 'evaluate_wrapper';
+
+create function coco.create_search(
+  search        text,
+  source        regclass,
+  text          text,
+  server        text      default null,
+  model         text      default null,
+  dimensions    int       default null,
+  size          int       default 1000,
+  overlap       int       default 100,
+  language      text      default null,
+  configuration regconfig default pg_catalog.get_current_ts_config(),
+  if_not_exists boolean   default false,
+  -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
+  search_path   text      default pg_catalog.current_setting('search_path')
+) returns void language c volatile
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'create_search_wrapper';
+
+create function coco.search(
+  search      text,
+  query       text,
+  max_results int  default 10,
+  mode        text default 'hybrid',
+  out source_key jsonb, out chunk_no int, out chunk text, out score float8
+) returns setof record language c volatile
+  rows 10 cost 100000
+  set search_path = pg_catalog, pg_temp
+  as 'MODULE_PATHNAME', 'search_wrapper';
 
 create function coco.estimate(
   flow   text,
@@ -2389,6 +2435,40 @@ Errors: 22004: server or model is NULL. 22023: dimensions is not valid, or the s
 42809, 42501: the foreign server does not exist, is of another wrapper, or you may not use it. 53400: the limits of the
 server, or the spending cap, are reached. For other errors, see docs/functions.md.$doc$;
 
+comment on function coco.create_search is $doc$Creates a search of the texts or files in a table. Declares a flow with this name, which splits each text into chunks and stores each chunk with its words (tsvector) and its embedding in a table of the same name. Also creates indexes on words and embeddings, a policy, and a function of the same name. By the policy, a role sees only the chunks of rows that it sees in the source. The function calls coco.search, and returns the key of the source in columns of its types. The flow is an ordinary one: coco.update fills the table, coco.start keeps it up to date, and coco.drop_flow also drops the function.
+
+search: name of the search, the flow, the table and the function. The table and the function are created in the first schema of search_path.
+source: table with a primary key.
+text: column with the texts. If its type is bytea, the column contains files, whose text coco extracts.
+server: foreign server of the wrapper coco_openai; NULL for a search by words alone.
+model: name of the model on that server.
+dimensions: number of elements to ask the model for. By default coco embeds a word to find out how many the model returns.
+size: largest size of a chunk in characters.
+overlap: number of characters that a chunk repeats of the one before it.
+language: language of the texts, as in coco.split_text (plain, markdown) or coco.split_file (a programming language).
+configuration: text search configuration.
+if_not_exists: if a flow has this name, do nothing, with a NOTICE.
+search_path: search path of the flow.
+
+Errors: 22004: an argument is NULL. 22023: an argument is not valid. 42701: a key column has a name that the search uses
+itself. 42703: the column does not exist. 42704: the extension vector or the server does not exist. 55000: the source has
+no primary key. Also the errors of coco.create_flow and coco.embed.$doc$;
+
+comment on function coco.search is $doc$Returns the chunks that fit a query best, best first. The caller needs SELECT on the table of the search and on its source, and finds only chunks that its policies show. The owner of the search embeds the query, so the caller needs no rights on the model's server. A session keeps the embeddings of its last 100 queries for ten minutes.
+
+search: name of a search that coco.create_search has created.
+query: words or a question. The words are those of websearch_to_tsquery: "a phrase", or, -without. Chunks that contain all words come first; if the query has no operators, chunks that contain some of the words follow.
+max_results: largest number of results, 1 to 1000.
+mode: words, vectors, or hybrid (both, fused by their places in the two rankings).
+
+source_key: key of the source row, as a JSON object.
+chunk_no: number of the chunk in its text, from 1.
+chunk: text of the chunk.
+score: sum of 1 / (60 + place) over the rankings that contain the chunk (reciprocal rank fusion). Only chunks that the caller sees have a place.
+
+Errors: 22004: an argument is NULL. 22023: max_results or mode is not valid. 42501: you may not read the table of the
+search. 42704: the search does not exist. 55000: the search has no vectors. Also the errors of coco.embed.$doc$;
+
 comment on function coco.generate is $doc$Returns the answer of a model of a coco_openai server to a prompt, at temperature 0. The current role needs USAGE on the server; the API key is that of the user mapping of the current role, or of PUBLIC. Inside a flow, coco memoizes the function.
 
 prompt: message of a user; NULL returns NULL.
@@ -2701,7 +2781,7 @@ grant execute on function
   coco.start, coco.stop, coco.wait, coco.preview, coco.estimate, coco.evaluate, coco.verify,
   coco.history, coco.lineage, coco.outputs, coco.explain, coco.diagram, coco.report,
   coco.split_text, coco.split_file, coco.extract_text, coco.extract_pages, coco.normalize_text, coco.fingerprint, coco.stable_uuid,
-  coco.swap, coco.rollback, coco.discard, coco.diff,
+  coco.swap, coco.rollback, coco.discard, coco.diff, coco.create_search, coco.search,
   coco.embed, coco.generate, coco.http_post,
   coco.memoize, coco.unmemoize, coco.clear_memo, coco.connector_options
 to public;

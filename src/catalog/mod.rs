@@ -22,5 +22,6 @@ pub mod relation_locks;
 pub mod restored;
 pub mod run_history;
 pub mod run_label;
+pub mod search_rows;
 pub mod target_table;
 pub mod version_rows;

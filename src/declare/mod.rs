@@ -14,6 +14,7 @@ pub mod clear_memo;
 pub mod compare;
 pub mod condition_views;
 pub mod create_flow;
+pub mod create_search;
 pub mod declaration;
 pub mod derive_lookups;
 pub mod derived_affects;
@@ -41,7 +42,7 @@ use pgrx::prelude::*;
 
 use crate::capture::triggers;
 use crate::catalog::{
-    flow_rows, internal_tables, locks, made_targets, objects, restored, version_rows,
+    flow_rows, internal_tables, locks, made_targets, objects, restored, search_rows, version_rows,
 };
 use crate::declare::names::check_name;
 use crate::memo::kept;
@@ -114,6 +115,7 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
            join pg_class c on c.oid in (t.relation, t.outbox)
           where t.flow = $1 and t.server is not null",
     )?;
+    let search = search_rows::function_of(id)?;
     let memo = kept::keep_results(name)?;
     if keep_targets {
         made_targets::record_made_targets(name, owner)?;
@@ -125,6 +127,10 @@ pub fn drop_flow(name: &str, keep_targets: bool, announce: fn()) -> Result<()> {
     objects::drop_all(&views, &[tracking, kept_of_others].concat())?;
     kept::drop_expired(memo)?;
     triggers::end_unneeded(owner)?;
+    if let Some(function) = search {
+        let _as = RoleGuard::flow_owner(owner, &SavedGucs::qualifying())?;
+        search_rows::drop_function(function)?;
+    }
     if !keep_targets {
         let _as = RoleGuard::flow_owner(owner, &SavedGucs::qualifying())?;
         for table in made {

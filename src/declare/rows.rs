@@ -8,13 +8,14 @@ use crate::pg::spi::{self, arg};
 /// extension's owner. It must also hold the flow's lock, or have just inserted the row in
 /// `coco_internal.flow`: an incomplete restore can leave other rows under the same name.
 pub fn delete_all(flow: &str, id: i32) -> Result<()> {
-    const OF_ID: [&str; 6] = [
+    const OF_ID: [&str; 7] = [
         "delete from coco_internal.version where flow = $1 or of = $1",
         "delete from coco_internal.flow_error where flow = $1",
         "delete from coco_internal.scheduled_run where flow = $1",
         "delete from coco_internal.run_history where flow = $1",
         "delete from coco_internal.run_total where flow = $1",
         "delete from coco_internal.flow_label where flow = $1",
+        "delete from coco_internal.search where flow = $1",
     ];
     verification::forget(id)?;
     delete_named(flow)?;

@@ -21,5 +21,6 @@ pub mod plan;
 pub mod preview;
 pub mod report_data;
 pub mod schedules;
+pub mod search;
 pub mod verify;
 pub mod views;

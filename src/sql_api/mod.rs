@@ -26,6 +26,7 @@ pub mod memo;
 pub mod metrics;
 pub mod providers;
 pub mod report;
+pub mod search;
 pub mod split_file;
 pub mod text;
 pub mod update;

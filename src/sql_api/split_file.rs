@@ -58,7 +58,8 @@ fn split_file(
     Ok(TableIterator::new(rows))
 }
 
-fn language_named(name: &str) -> Result<TextLanguage> {
+/// Returns the language that the argument `language` names.
+pub fn language_named(name: &str) -> Result<TextLanguage> {
     TextLanguage::from_name(name).ok_or_else(|| {
         Error::invalid(format!("unrecognized value for argument \"language\": \"{name}\""))
             .hint(format!("Valid values are {}.", language_names().join(", ")))

@@ -57,6 +57,7 @@ documents! {
     concepts: "docs/concepts.md";
     how_an_update_works: "docs/how-an-update-works.md";
     recipes: "docs/recipes.md";
+    search: "docs/search.md", Model;
     coming_from: "docs/coming-from.md", Models;
     changing_a_flow: "docs/changing-a-flow.md";
     expectations: "docs/expectations.md";

@@ -78,6 +78,7 @@ mod query_alone;
 mod report;
 mod rights;
 mod schedules;
+mod search;
 mod security;
 #[cfg(feature = "code")]
 mod split_more;

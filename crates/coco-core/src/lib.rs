@@ -23,6 +23,7 @@ pub mod options;
 pub mod plan_reader;
 pub mod provider;
 pub mod range_search;
+pub mod rank_fusion;
 #[cfg(test)]
 mod repair_model;
 pub mod run_history;

@@ -40,8 +40,8 @@ pub fn exchange_rows(
            from coco_internal.flow as m where v.id = $1 and m.id = $2",
         &[arg(version.id), arg(main.id)],
     )?;
-    // The history of the name stays with the name, and so does its schedule.
-    for table in ["run_history", "run_total", "flow_label", "scheduled_run"] {
+    // The history of the name stays with the name, and so do its schedule and its search.
+    for table in ["run_history", "run_total", "flow_label", "scheduled_run", "search"] {
         exchange_ids(table, main.id, version.id)?;
     }
     verification::copy_interval(main.id, version.id)?;
