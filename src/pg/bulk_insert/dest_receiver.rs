@@ -28,6 +28,24 @@ const ROWS: usize = 1000;
 
 const BYTES: usize = 65535;
 
+/// The value of a table's column.
+pub enum ColumnValue {
+    /// The value of this expression, which is a column of the SELECT.
+    Selected(String),
+    /// The same value, passed by value, or NULL, in all rows. The SELECT does not carry it along.
+    Same(Option<pg_sys::Datum>),
+}
+
+impl ColumnValue {
+    /// Returns the expression of a column of the SELECT.
+    pub fn selected(&self) -> Option<String> {
+        match self {
+            ColumnValue::Selected(expression) => Some(expression.clone()),
+            ColumnValue::Same(_) => None,
+        }
+    }
+}
+
 /// The destination of the rows of a SELECT.
 #[repr(C)]
 pub struct Receiver<'a> {
@@ -51,13 +69,16 @@ struct Table {
     result: *mut pg_sys::ResultRelInfo,
     entries: IndexMaintenance,
     takes: TakenRows,
-    /// The positions of its columns among the SELECT's columns.
-    columns: std::ops::Range<usize>,
-    /// The positions of its not-null columns. `checks` says whether the table has check
-    /// constraints.
+    /// The current row.
+    values: Vec<pg_sys::Datum>,
+    nulls: Vec<bool>,
+    /// The columns that come from the SELECT, in their order there, and the position of the first.
+    selected: Vec<usize>,
+    first: usize,
+    /// The not-null columns. `checks` says whether the table has check constraints.
     required: Vec<usize>,
     checks: bool,
-    /// The position of the column that counts, and the next number.
+    /// The column that counts, and the next number.
     counted: Option<(usize, i64)>,
     /// Whether that column exists with type bigint.
     counts: bool,
@@ -72,21 +93,22 @@ impl<'a> Receiver<'a> {
     /// Creates a receiver.
     ///
     /// # Safety
-    /// The relations stay open until `end`.
+    /// The relations stay open until `end`, and `columns` has a value for each of their columns.
     pub unsafe fn new(
         relations: &[pg_sys::Relation],
         tables: &[BulkTarget],
+        columns: &[Vec<ColumnValue>],
         keeping: Option<RowBuffer<'a>>,
         aside: Option<RowsAside<'a>>,
     ) -> Receiver<'a> {
         let mut first = 0;
         // SAFETY: the caller upholds the same contract.
-        let table = |(relation, filling): (&_, &_)| unsafe {
-            let table = Table::new(*relation, filling, first);
-            first = table.columns.end;
+        let table = |((relation, filling), columns): ((&_, &_), &Vec<ColumnValue>)| unsafe {
+            let table = Table::new(*relation, filling, columns, first);
+            first += table.selected.len();
             table
         };
-        let tables = relations.iter().zip(tables).map(table).collect();
+        let tables = relations.iter().zip(tables).zip(columns).map(table).collect();
         // SAFETY: the shape of rows that live as long as the receiver.
         let buffered =
             keeping.as_ref().map_or(0, |keeping| unsafe { (*keeping.rows.shape()).natts as usize });
@@ -115,8 +137,8 @@ impl<'a> Receiver<'a> {
     /// Adds a row.
     ///
     /// # Safety
-    /// The row has the columns of all tables, one after the other, then those of the row buffer,
-    /// and then those of the rows set aside.
+    /// The row has the selected columns of all tables, one after the other, then those of the row
+    /// buffer, and then those of the rows set aside.
     unsafe fn add(&mut self, row: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the caller upholds the same contract.
         unsafe {
@@ -137,16 +159,16 @@ impl<'a> Receiver<'a> {
             // An error that is raised in this closure skips no destructor.
             pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 for table in tables.iter().filter(|table| takes(table)) {
-                    table.form(values, nulls);
+                    table.form();
                 }
             });
             for table in self.tables.iter_mut().filter(|table| takes(table)) {
-                table.formed(nulls);
+                table.formed();
             }
             if is_withheld {
                 return;
             }
-            let first = self.tables.last().map_or(0, |table| table.columns.end);
+            let first = self.tables.last().map_or(0, |table| table.first + table.selected.len());
             if let Some(RowBuffer { rows, first: number, then, .. }) = &mut self.keeping {
                 let (values, nulls) = (values.add(first), nulls.add(first));
                 *values = pg_sys::Datum::from(*number + rows.len() as i64);
@@ -173,8 +195,13 @@ impl Table {
     /// Prepares writing to a table.
     ///
     /// # Safety
-    /// The relation stays open until `end`.
-    unsafe fn new(relation: pg_sys::Relation, filling: &BulkTarget, first: usize) -> Table {
+    /// The relation stays open until `end`, and `columns` has a value for each of its columns.
+    unsafe fn new(
+        relation: pg_sys::Relation,
+        filling: &BulkTarget,
+        columns: &[ColumnValue],
+        first: usize,
+    ) -> Table {
         // SAFETY: `end`, or the end of the transaction, frees everything.
         unsafe {
             let state = pg_sys::CreateExecutorState();
@@ -191,10 +218,16 @@ impl Table {
             );
             let shape = (*relation).rd_att;
             let places = 0..(*shape).natts as usize;
-            let columns = first..first + places.len();
+            let same = |column: &ColumnValue| match column {
+                ColumnValue::Selected(_) => None,
+                ColumnValue::Same(value) => *value,
+            };
+            let values = columns.iter().map(|c| same(c).unwrap_or(pg_sys::Datum::null()));
+            let nulls = columns.iter().map(|c| same(c).is_none());
+            let is_selected = |place: &usize| matches!(columns[*place], ColumnValue::Selected(_));
             let at = |place: usize| &*attribute(shape, place);
             let required = |place: &usize| at(*place).attnotnull;
-            let required = places.clone().filter(required).map(|place| first + place).collect();
+            let required = places.clone().filter(required).collect();
             let constraints = (*shape).constr;
             let named = |name: &str| {
                 places.clone().find(|place| {
@@ -209,7 +242,10 @@ impl Table {
                 result,
                 entries: filling.entries,
                 takes: filling.takes,
-                columns,
+                values: values.collect(),
+                nulls: nulls.collect(),
+                selected: places.clone().filter(is_selected).collect(),
+                first,
                 required,
                 checks: !constraints.is_null() && (*constraints).num_check > 0,
                 counts: counted.is_some() == filling.counted.is_some(),
@@ -222,13 +258,18 @@ impl Table {
         }
     }
 
-    /// Makes space for a row with these values, and sets its counted column.
+    /// Makes space for a row, and takes its values from those of the SELECT.
     unsafe fn prepare(&mut self, values: *mut pg_sys::Datum, nulls: *mut bool) {
-        // SAFETY: the values belong to a row of all tables.
+        // SAFETY: the values belong to a row of all tables; `new` has made the vectors as long as
+        // the table has columns.
         unsafe {
+            for (n, place) in self.selected.iter().enumerate() {
+                self.values[*place] = *values.add(self.first + n);
+                self.nulls[*place] = *nulls.add(self.first + n);
+            }
             if let Some((place, number)) = &mut self.counted {
-                *values.add(self.columns.start + *place) = pg_sys::Datum::from(*number);
-                *nulls.add(self.columns.start + *place) = false;
+                self.values[*place] = pg_sys::Datum::from(*number);
+                self.nulls[*place] = false;
                 *number += 1;
             }
             if self.rows == self.slots.len() {
@@ -244,24 +285,24 @@ impl Table {
     }
 
     /// Copies the row. Runs without a guard.
-    unsafe fn form(&self, values: *mut pg_sys::Datum, nulls: *mut bool) {
-        // SAFETY: as in `prepare`, which has made a slot.
+    unsafe fn form(&self) {
+        // SAFETY: `prepare` has made a slot, and has taken the values.
         unsafe {
-            let (shape, first) = ((*self.relation).rd_att, self.columns.start);
+            let shape = (*self.relation).rd_att;
             let before = pg_sys::CurrentMemoryContext;
             pg_sys::CurrentMemoryContext = self.context;
-            let tuple = heap_form_tuple(shape, values.add(first), nulls.add(first));
+            let tuple = heap_form_tuple(shape, self.values.as_ptr(), self.nulls.as_ptr());
             pg_sys::CurrentMemoryContext = before;
             ExecStoreHeapTuple(tuple, self.slots[self.rows], true);
         }
     }
 
     /// Checks the row, and writes the collected rows if enough are there.
-    unsafe fn formed(&mut self, nulls: *mut bool) {
+    unsafe fn formed(&mut self) {
         // SAFETY: the slot contains the row.
         unsafe {
             let slot = self.slots[self.rows];
-            if self.checks || self.required.iter().any(|place| *nulls.add(*place)) {
+            if self.checks || self.required.iter().any(|place| self.nulls[*place]) {
                 pg_sys::ExecConstraints(self.result, slot, self.state);
             }
             self.rows += 1;
@@ -401,11 +442,14 @@ unsafe extern "C-unwind" fn start(
         let receiver = &mut *receiver.cast::<Receiver>();
         let kept = receiver.keeping.as_ref().map(|keeping| keeping.rows.shape());
         let aside = receiver.aside.as_ref().map(|aside| aside.rows.shape());
-        let shapes =
-            receiver.tables.iter().map(|table| (*table.relation).rd_att).chain(kept).chain(aside);
-        let columns: Vec<_> = shapes
-            .flat_map(|shape| (0..(*shape).natts as usize).map(move |n| attribute(shape, n)))
-            .collect();
+        let of_tables = receiver.tables.iter().flat_map(|table| {
+            let shape = (*table.relation).rd_att;
+            table.selected.iter().map(move |place| attribute(shape, *place))
+        });
+        let of_rows = kept.into_iter().chain(aside).flat_map(|shape| {
+            (0..(*shape).natts as usize).map(move |place| attribute(shape, place))
+        });
+        let columns: Vec<_> = of_tables.chain(of_rows).collect();
         let fits = |(place, column): (usize, &*const pg_sys::FormData_pg_attribute)| {
             let (row, column) = (attribute(rows, place), *column);
             (*row).atttypid == (*column).atttypid

@@ -6,7 +6,7 @@ pub mod spec;
 
 use pgrx::pg_sys;
 
-use crate::pg::bulk_insert::dest_receiver::Receiver;
+use crate::pg::bulk_insert::dest_receiver::{ColumnValue, Receiver};
 use crate::pg::bulk_insert::spec::{
     BulkTarget, FilledRows, FillingRows, IndexMaintenance, InsertRights, RowBuffer, RowsAside,
     TakenRows,
@@ -93,18 +93,23 @@ fn as_copy(
     unsafe {
         let open = |oid: &pg_sys::Oid| pg_sys::table_open(*oid, pg_sys::RowExclusiveLock as i32);
         let relations: Vec<pg_sys::Relation> = oids.iter().map(open).collect();
-        let mut list = Some(Vec::new());
+        let mut columns = Some(Vec::new());
         for (relation, filling) in relations.iter().zip(tables) {
             let acting = filling.by.act()?;
-            let more = selected(*relation, filling.table, filling.columns)?;
+            let more = column_values(*relation, filling.table, filling.columns, args)?;
             drop(acting);
-            list = list.zip(more).map(|(list, more)| [list, more].concat());
+            columns = columns.zip(more).map(|(mut columns, more)| {
+                columns.push(more);
+                columns
+            });
         }
         if relations.iter().zip(tables).any(|(r, filling)| runs_functions(*r, filling.entries)) {
             statements.by_one_process();
         }
         let mut written = None;
-        if let Some(mut list) = list {
+        if let Some(columns) = columns {
+            let mut list: Vec<String> =
+                columns.iter().flatten().filter_map(ColumnValue::selected).collect();
             if let Some(keeping) = &keeping {
                 list.push("null::pg_catalog.int8".to_owned());
                 list.extend_from_slice(&keeping.expressions);
@@ -115,7 +120,7 @@ fn as_copy(
             // Assign a transaction id now: it cannot be assigned while parallel workers run.
             pg_sys::GetCurrentTransactionId();
             let select = format!("select {} from {from}", list.join(", "));
-            let mut receiver = Receiver::new(&relations, tables, keeping, aside);
+            let mut receiver = Receiver::new(&relations, tables, &columns, keeping, aside);
             let all = statements.send(&select, args, receiver.destination(), as_active)?;
             let kept = all - receiver.withheld;
             written = receiver.fits.then_some(FilledRows { all, kept });
@@ -153,9 +158,9 @@ pub fn supports_bulk_insert(
     // SAFETY: the relation is closed below; after an error, the transaction's end closes it.
     unsafe {
         let relation = pg_sys::table_open(oid, pg_sys::RowExclusiveLock as i32);
-        let list = selected(relation, table, columns)?;
+        let values = column_values(relation, table, columns, &[])?;
         pg_sys::table_close(relation, pg_sys::NoLock as i32);
-        Ok(list.is_some())
+        Ok(values.is_some())
     }
 }
 
@@ -164,16 +169,17 @@ pub fn oid_of(table: &str) -> Result<Option<pg_sys::Oid>> {
     spi::scalar("select $1::text::regclass::oid", &[arg(table)])
 }
 
-/// Returns the select list for a table; `None` if the caller must use INSERT.
-unsafe fn selected(
+/// Returns the values of a table's columns; `None` if the caller must use INSERT.
+unsafe fn column_values(
     relation: pg_sys::Relation,
     table: &str,
     columns: &[(String, String)],
-) -> Result<Option<Vec<String>>> {
+    args: &[Arg],
+) -> Result<Option<Vec<ColumnValue>>> {
     // SAFETY: an open relation.
     unsafe {
         match is_plain(relation) {
-            true => expressions(relation, table, columns),
+            true => values_of_plain(relation, table, columns, args),
             false => Ok(None),
         }
     }
@@ -189,7 +195,7 @@ unsafe fn is_plain(relation: pg_sys::Relation) -> bool {
             && class.relam == pg_sys::HEAP_TABLE_AM_OID
             && !class.relhastriggers
             && !class.relhasrules
-            && !class.relrowsecurity
+            && !has_policies(class)
             && !class.relispartition
             && !pg_sys::XactReadOnly
             && pg_sys::pg_class_aclcheck(
@@ -200,13 +206,22 @@ unsafe fn is_plain(relation: pg_sys::Relation) -> bool {
     }
 }
 
-/// Returns an expression for each of the table's columns; `None` if a column has a default that is
-/// not available here.
-unsafe fn expressions(
+/// Reports whether row-level security may apply to the current user. It never applies to the owner
+/// of a table, unless the table forces it.
+fn has_policies(class: &pg_sys::FormData_pg_class) -> bool {
+    // SAFETY: reads the backend's own state.
+    let user = unsafe { pg_sys::GetUserId() };
+    class.relrowsecurity && (class.relforcerowsecurity || class.relowner != user)
+}
+
+/// Returns the value of each of the table's columns; `None` if a column has a default that is not
+/// available here.
+unsafe fn values_of_plain(
     relation: pg_sys::Relation,
     table: &str,
     columns: &[(String, String)],
-) -> Result<Option<Vec<String>>> {
+    args: &[Arg],
+) -> Result<Option<Vec<ColumnValue>>> {
     let mut list = Vec::new();
     // SAFETY: the caller passes an open relation, which has a tuple descriptor.
     let (shape, count) = unsafe { ((*relation).rd_att, (*(*relation).rd_att).natts as usize) };
@@ -219,16 +234,40 @@ unsafe fn expressions(
         }
         let given = columns.iter().find(|(column, _)| column == name);
         list.push(match given {
-            Some((_, expression)) => expression.clone(),
+            Some((_, expression)) => argument(expression, args, attribute)
+                .unwrap_or_else(|| ColumnValue::Selected(expression.clone())),
             None if attribute.attidentity != 0 => match next_of(table, name)? {
-                Some(next) => next,
+                Some(next) => ColumnValue::Selected(next),
                 None => return Ok(None),
             },
             None if attribute.atthasdef => return Ok(None),
-            None => format!("null::{}", spi::type_name(attribute.atttypid, attribute.atttypmod)?),
+            // A domain may not allow NULL.
+            None if is_domain(attribute.atttypid) => {
+                let name = spi::type_name(attribute.atttypid, attribute.atttypmod)?;
+                ColumnValue::Selected(format!("null::{name}"))
+            }
+            None => ColumnValue::Same(None),
         });
     }
     Ok(Some(list))
+}
+
+fn is_domain(type_oid: pg_sys::Oid) -> bool {
+    // SAFETY: a lookup in the system catalogs, within a transaction.
+    unsafe { pg_sys::getBaseType(type_oid) != type_oid }
+}
+
+/// Returns the value of an expression that is one of the statement's arguments, and of the column's
+/// type; `None` for any other expression, and for a type that is passed by reference.
+fn argument(
+    expression: &str,
+    args: &[Arg],
+    attribute: &pg_sys::FormData_pg_attribute,
+) -> Option<ColumnValue> {
+    let number: usize = expression.strip_prefix('$')?.parse().ok()?;
+    let given = args.get(number.checked_sub(1)?)?;
+    let fits = given.oid() == attribute.atttypid && attribute.attbyval && attribute.atttypmod == -1;
+    fits.then(|| ColumnValue::Same(given.datum().map(|datum| datum.sans_lifetime())))
 }
 
 /// Returns the next value of an identity column, if the current user may use its sequence.

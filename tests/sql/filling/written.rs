@@ -222,3 +222,30 @@ fn a_fill_waits_for_no_reader() {
     check_indexes(&mut db.client, "g");
     db.verify_clean("g");
 }
+
+#[test]
+fn columns_that_the_query_does_not_give_are_null_unless_their_type_forbids_it() {
+    let mut db = TestDb::new("fill_more_columns");
+    db.run(SOURCE);
+    db.run(
+        "create domain present as int check (value is not null);
+         create table wide (note text, id int primary key, n int, at timestamptz, other bigint);
+         create table wider (id int primary key, extra present, n int);
+         create table guarded (id int primary key, n int, who text);
+         alter table guarded enable row level security;
+         create policy nobody on guarded using (false) with check (false)",
+    );
+    for target in ["wide", "guarded"] {
+        db.run(&format!("select coco.create_flow('{target}', 'src', 'select n, id from src', '{target}', '{{id}}')"));
+        let counts = once(&mut db.client, target);
+        assert_eq!((counts.upserted, counts.failed), (ITEMS, 0), "{target}: {counts:?}");
+        assert!(is_filled(&mut db.client, target), "{target}");
+        db.verify_clean(target);
+    }
+    let nulls = "select count(*) from wide where note is null and at is null and other is null and n = id % 40";
+    assert_eq!(number(&mut db.client, nulls), ITEMS);
+    db.run("select coco.create_flow('wider', 'src', 'select n, id from src', 'wider', '{id}')");
+    let counts = once(&mut db.client, "wider");
+    assert_eq!((counts.upserted, counts.failed), (0, ITEMS), "the domain has no NULL: {counts:?}");
+    assert_eq!(number(&mut db.client, "select count(*) from wider"), 0);
+}
