@@ -146,4 +146,53 @@ SELECT function, calls, hits, misses, requests, tokens_in AS tokens, elapsed, en
 -- What nobody uses any more is gone.
 SELECT pg_temp.expect('entries', (SELECT entries FROM coco.functions), (SELECT count(DISTINCT chunk) FROM passages)) \g /dev/null
 \echo
+
+\echo
+\echo '-- 8. By words, by meaning, and by both, in one statement ------------------------------'
+\set ECHO queries
+SELECT coco.create_search('docs_search', source => 'documents', text => 'body', server => 'models',
+                          model => 'all-MiniLM-L6-v2', size => 600, overlap => 0, configuration => 'english') \g /dev/null
+\set ECHO none
+-- The model has embedded a word, which says how many dimensions there are.
+SELECT coco.http_post(:'control', '{"reset": true}') \g /dev/null
+SELECT (SELECT count(*) FROM documents) AS want_evaluated, (SELECT count(*) FROM passages) AS want_upserted \gset
+\set want_embedded 0
+\set ECHO queries
+SELECT * FROM coco.update('docs_search') \gset u_
+\set ECHO none
+\ir report.sql
+SELECT pg_temp.expect('differences', (SELECT count(*) FROM coco.verify('docs_search')), 0) \g /dev/null
+CREATE TEMPORARY TABLE questions (question text, expected text);
+INSERT INTO questions VALUES
+  ('Why does the water on the coast come in and go out again?', 'demo/tides'),
+  ('What are spring tides and neap tides?', 'demo/tides'),
+  ('Why has the Baltic hardly any ebb and flow?', 'demo/tides'),
+  ('When is it time to turn back on a walk over the flats?', 'demo/tides'),
+  ('How do I get a crisp crust on my loaf?', 'demo/bread'),
+  ('How much water and salt for five hundred grams of flour?', 'demo/bread'),
+  ('When has the dough risen enough?', 'demo/bread'),
+  ('The browser warns me: the site''s certificate is past its date.', 'demo/certificates'),
+  ('How is the certificate of a web server renewed?', 'demo/certificates'),
+  ('Is a certificate that is signed with its own key enough?', 'demo/certificates');
+-- The place of the expected document among the first three.
+SET client_min_messages = error;
+CREATE FUNCTION pg_temp.place(question text, expected text, mode text) RETURNS bigint LANGUAGE sql AS
+$$ SELECT min(n) FROM docs_search(question, 3, mode) WITH ORDINALITY AS f(path, chunk_no, chunk, score, n) WHERE path = expected $$;
+CREATE TEMPORARY TABLE answers AS
+SELECT question, expected, pg_temp.place(question, expected, 'words') AS words,
+       pg_temp.place(question, expected, 'vectors') AS vectors, pg_temp.place(question, expected, 'hybrid') AS hybrid
+  FROM questions;
+\echo The place of the right document among the first three answers:
+TABLE answers;
+SELECT pg_temp.expect('questions answered', count(hybrid), 10) FROM answers \g /dev/null
+
+\echo '-- 9. A document is deleted: its answers are gone -----------------------------------------'
+\set ECHO queries
+DELETE FROM documents WHERE path = 'demo/bread';
+SELECT deleted FROM coco.update('docs_search') \gset
+\set ECHO none
+SELECT pg_temp.expect('answers from a deleted document', count(pg_temp.place(question, expected, mode)), 0)
+  FROM questions, unnest('{words,vectors,hybrid}'::text[]) AS mode WHERE expected = 'demo/bread' \g /dev/null
+\echo '  ' :deleted passages deleted
+\echo
 \echo 'As expected at every step. From nothing:' :first
