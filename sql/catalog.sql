@@ -400,6 +400,7 @@ create table coco_internal.search (
   model         text,
   requested     int,                  -- the argument dimensions of coco.embed
   dimensions    int,                  -- of the vectors
+  query_prefix  text,                 -- what the model reads before a query
   check (pg_catalog.num_nulls(server, model, dimensions) operator(pg_catalog.=) any (array[0, 3]))
 );
 comment on table coco_internal.search is 'Flows that coco.create_search has declared, with the model and the text search configuration of each. Only coco''s functions write to this table.';

@@ -340,6 +340,8 @@ create function coco.create_search(
   overlap       int       default 100,
   language      text      default null,
   configuration regconfig default pg_catalog.get_current_ts_config(),
+  text_prefix   text      default null,
+  query_prefix  text      default null,
   if_not_exists boolean   default false,
   -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
   search_path   text      default pg_catalog.current_setting('search_path')

@@ -165,6 +165,8 @@ size: largest size of a chunk in characters.
 overlap: number of characters that a chunk repeats of the one before it.
 language: language of the texts, as in coco.split_text (plain, markdown) or coco.split_file (a programming language).
 configuration: text search configuration.
+text_prefix, query_prefix: what the model reads before each chunk, and before each query. Some models need this, such as
+'passage: ' and 'query: '. The table contains the chunks without it.
 if_not_exists: if a flow has this name, do nothing, with a NOTICE.
 search_path: search path of the flow.
 

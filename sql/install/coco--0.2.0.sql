@@ -407,6 +407,7 @@ create table coco_internal.search (
   model         text,
   requested     int,                  -- the argument dimensions of coco.embed
   dimensions    int,                  -- of the vectors
+  query_prefix  text,                 -- what the model reads before a query
   check (pg_catalog.num_nulls(server, model, dimensions) operator(pg_catalog.=) any (array[0, 3]))
 );
 comment on table coco_internal.search is 'Flows that coco.create_search has declared, with the model and the text search configuration of each. Only coco''s functions write to this table.';
@@ -787,6 +788,8 @@ create function coco.create_search(
   overlap       int       default 100,
   language      text      default null,
   configuration regconfig default pg_catalog.get_current_ts_config(),
+  text_prefix   text      default null,
+  query_prefix  text      default null,
   if_not_exists boolean   default false,
   -- PostgreSQL evaluates the default under the caller's search_path, before the function sets its own
   search_path   text      default pg_catalog.current_setting('search_path')
@@ -2447,6 +2450,8 @@ size: largest size of a chunk in characters.
 overlap: number of characters that a chunk repeats of the one before it.
 language: language of the texts, as in coco.split_text (plain, markdown) or coco.split_file (a programming language).
 configuration: text search configuration.
+text_prefix, query_prefix: what the model reads before each chunk, and before each query. Some models need this, such as
+'passage: ' and 'query: '. The table contains the chunks without it.
 if_not_exists: if a flow has this name, do nothing, with a NOTICE.
 search_path: search path of the flow.
 

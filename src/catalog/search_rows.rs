@@ -16,6 +16,8 @@ pub struct SearchModel {
     pub requested: Option<i32>,
     /// The number of elements of the vectors.
     pub dimensions: i32,
+    /// What the model reads before a query.
+    pub query_prefix: Option<String>,
 }
 
 /// A search.
@@ -42,8 +44,8 @@ pub fn insert(
 ) -> Result<()> {
     let _as = RoleGuard::extension_owner()?;
     spi::execute(
-        "insert into coco_internal.search (flow, name, function, key, configuration, server, model, requested, dimensions)
-         select f.id, $1, $2, $3, $4, $5, $6, $7, $8 from coco_internal.flow f where f.flow = $1",
+        "insert into coco_internal.search (flow, name, function, key, configuration, server, model, requested, dimensions, query_prefix)
+         select f.id, $1, $2, $3, $4, $5, $6, $7, $8, $9 from coco_internal.flow f where f.flow = $1",
         &[
             arg(flow),
             arg(function),
@@ -53,6 +55,7 @@ pub fn insert(
             arg(model.map(|m| m.model.as_str())),
             arg(model.and_then(|m| m.requested)),
             arg(model.map(|m| m.dimensions)),
+            arg(model.and_then(|m| m.query_prefix.as_deref())),
         ],
     )?;
     Ok(())
@@ -76,7 +79,7 @@ pub fn function_of(flow: i32) -> Result<Option<pg_sys::Oid>> {
 pub fn find(name: &str) -> Result<Search> {
     let _as = RoleGuard::extension_owner()?;
     let found = spi::select(
-        "select f.id, f.owner::oid, c.oid, s.key, s.configuration, s.server, s.model, s.requested, s.dimensions
+        "select f.id, f.owner::oid, c.oid, s.key, s.configuration, s.server, s.model, s.requested, s.dimensions, s.query_prefix
            from coco_internal.search s
            join coco_internal.flow f on f.id = s.flow
            left join coco_internal.target t on t.flow = f.flow
@@ -87,7 +90,13 @@ pub fn find(name: &str) -> Result<Search> {
         |r| {
             let model = match (r.get::<String>(6)?, r.get::<String>(7)?, r.get::<i32>(9)?) {
                 (Some(server), Some(model), Some(dimensions)) => {
-                    Some(SearchModel { server, model, requested: r.get(8)?, dimensions })
+                    Some(SearchModel {
+                        server,
+                        model,
+                        requested: r.get(8)?,
+                        dimensions,
+                        query_prefix: r.get(10)?,
+                    })
                 }
                 _ => None,
             };

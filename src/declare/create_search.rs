@@ -38,6 +38,9 @@ pub struct NewSearch {
     /// The foreign server and the model that embeds; `None`: words alone.
     pub model: Option<(String, String)>,
     pub dimensions: Option<i32>,
+    /// What the model reads before each chunk, and before each query.
+    pub text_prefix: Option<String>,
+    pub query_prefix: Option<String>,
     pub size: i32,
     pub overlap: i32,
     pub language: Option<String>,
@@ -61,8 +64,7 @@ pub fn create_search(
     let (schema, table) = spi::relation_parts(new.source)?;
     let source = spi::qualified(&schema, &table);
     let key = key_columns(new.source, &source)?;
-    let model =
-        new.model.as_ref().map(|(server, model)| known_model(server, model, new.dimensions));
+    let model = new.model.as_ref().map(|(server, model)| known_model(new, server, model));
     let model = model.transpose()?;
     let vectors = model.as_ref().map(|_| pgvector()).transpose()?.map(|vector| vector.schema);
     let configuration = configuration_name(new.configuration)?;
@@ -113,8 +115,10 @@ impl Query<'_> {
         let keys: Vec<String> = self.key.iter().map(|c| format!("d.{}", c.quoted())).collect();
         let embedding = vectors.map(|(model, schema)| {
             let requested = model.requested.map(|n| format!(", {n}")).unwrap_or_default();
+            let prefix = self.new.text_prefix.as_deref().map(literal);
+            let prefix = prefix.map(|prefix| format!("{prefix} operator(pg_catalog.||) ")).unwrap_or_default();
             format!(
-                ",\n       coco.embed(c.chunk, {}, {}{requested})::{schema}.vector({}) as embedding",
+                ",\n       coco.embed({prefix}c.chunk, {}, {}{requested})::{schema}.vector({}) as embedding",
                 literal(&model.server),
                 literal(&model.model),
                 model.dimensions
@@ -302,8 +306,8 @@ fn key_columns(relation: pg_sys::Oid, shown: &str) -> Result<Vec<Column>> {
 }
 
 /// Returns the model, which embeds a word if its number of dimensions is not given.
-fn known_model(server: &str, model: &str, requested: Option<i32>) -> Result<SearchModel> {
-    let dimensions = match requested {
+fn known_model(new: &NewSearch, server: &str, model: &str) -> Result<SearchModel> {
+    let dimensions = match new.dimensions {
         Some(dimensions) => dimensions,
         None => {
             let sql = "select pg_catalog.cardinality(coco.embed('dimensions', $1, $2))";
@@ -316,7 +320,13 @@ fn known_model(server: &str, model: &str, requested: Option<i32>) -> Result<Sear
             "argument \"dimensions\" ({dimensions}) must be greater than 0"
         )));
     }
-    Ok(SearchModel { server: server.to_owned(), model: model.to_owned(), requested, dimensions })
+    Ok(SearchModel {
+        server: server.to_owned(),
+        model: model.to_owned(),
+        requested: new.dimensions,
+        dimensions,
+        query_prefix: new.query_prefix.clone(),
+    })
 }
 
 /// The extension vector in this database.

@@ -1,8 +1,8 @@
 //! `coco.search`: finds the chunks that fit a query by words, by vectors, or by both.
 //!
 //! The flow's owner ranks the chunks, so that indexes serve every caller: row-level security would
-//! keep them from being used. The caller then reads the chunks that were found, under the policies of
-//! the table. No caller learns about a chunk that the policies hide.
+//! keep them from being used. The policies of the table then decide which of these chunks the caller
+//! sees. No caller learns about a chunk that the policies hide.
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 use std::cell::RefCell;
@@ -214,29 +214,38 @@ fn rank_by_vectors(
     )
 }
 
-/// Reads the chunks at these places as the caller, who does not see all of them.
+/// Returns the chunks at these places that the caller sees. As the caller, coco only asks which places
+/// are visible; the owner reads the values, because converting them can run code of the owner's.
 fn visible(
     search: &Search,
     target: &str,
     rankings: &[Vec<String>],
 ) -> Result<HashMap<String, FoundChunk>> {
-    let key = json::object_sql(search.key.iter().map(|k| (k.as_str(), format!("t.{}", ident(k)))));
-    let sql = format!(
-        "select t.ctid::pg_catalog.text, {key}, t.chunk_no, t.chunk
-           from {target} as t
-          where t.ctid operator(pg_catalog.=) any ($1::pg_catalog.text[]::pg_catalog.tid[])"
-    );
+    let at_places = "t.ctid operator(pg_catalog.=) any ($1::pg_catalog.text[]::pg_catalog.tid[])";
     let places: BTreeSet<&str> = rankings.iter().flatten().map(String::as_str).collect();
-    let places: Vec<&str> = places.into_iter().collect();
-    let rows = spi::select(&sql, &[arg(places)], |r| {
-        let chunk = FoundChunk {
-            source_key: spi::required(r, 2)?,
-            chunk_no: spi::required(r, 3)?,
-            chunk: spi::required(r, 4)?,
-            score: 0.0,
-        };
-        Ok((spi::required::<String>(r, 1)?, chunk))
-    })?;
+    let places = spi::select(
+        &format!("select t.ctid::pg_catalog.text from {target} as t where {at_places}"),
+        &[arg(places.into_iter().collect::<Vec<&str>>())],
+        |r| spi::required::<String>(r, 1),
+    )?;
+    let _as = as_owner(search)?;
+    let key = json::object_sql(search.key.iter().map(|k| (k.as_str(), format!("t.{}", ident(k)))));
+    let rows = spi::select(
+        &format!(
+            "select t.ctid::pg_catalog.text, {key}, t.chunk_no, t.chunk
+               from {target} as t where {at_places}"
+        ),
+        &[arg(places)],
+        |r| {
+            let chunk = FoundChunk {
+                source_key: spi::required(r, 2)?,
+                chunk_no: spi::required(r, 3)?,
+                chunk: spi::required(r, 4)?,
+                score: 0.0,
+            };
+            Ok((spi::required::<String>(r, 1)?, chunk))
+        },
+    )?;
     Ok(rows.into_iter().collect())
 }
 
@@ -279,10 +288,11 @@ fn embedding(search: &Search, model: &SearchModel, query: &str) -> Result<Vec<f3
     if let Some(vector) = known {
         return Ok(vector);
     }
+    let input = format!("{}{query}", model.query_prefix.as_deref().unwrap_or_default());
     let acting = as_owner(search)?;
     let vector = spi::scalar::<Vec<f32>>(
         "select coco.embed($1, $2, $3, $4)",
-        &[arg(query), arg(key.0.as_str()), arg(key.1.as_str()), arg(model.requested)],
+        &[arg(input), arg(key.0.as_str()), arg(key.1.as_str()), arg(model.requested)],
     )?
     .ok_or_else(|| Error::internal("an embedding is NULL"))?;
     drop(acting);

@@ -261,6 +261,30 @@ fn a_session_that_reads_the_mark_of_a_restore_does_not_hold_up_the_last_drop() {
 }
 
 #[test]
+fn a_search_is_restored_with_its_function_and_policy() {
+    let mut db = TestDb::new("dumped_search");
+    db.run(
+        "create table notes (id int primary key, body text);
+         insert into notes select i, 'note number' || i from generate_series(1, 20) i;
+         select coco.create_search('found', 'notes', 'body');
+         select coco.update('found')",
+    );
+    let mut other = restored(&db, "restored_search");
+    assert_eq!(text(&mut other, "select id::text from found('number7')"), "7");
+    assert_eq!(
+        text(&mut other, "select count(*)::text from pg_policies where tablename = 'found'"),
+        "1"
+    );
+    let c = &other.update("found", "normal")[0];
+    assert_eq!((c.seen, c.evaluated), (20, 0), "{c:?}");
+    other.run("update notes set body = 'changed' where id = 7");
+    other.update("found", "normal");
+    assert_eq!(text(&mut other, "select id::text from found('changed')"), "7");
+    other.run("select coco.drop_flow('found')");
+    assert_eq!(text(&mut other, "select count(*)::text from pg_proc where proname = 'found'"), "0");
+}
+
+#[test]
 fn the_extension_outlives_the_schema_public_and_is_dumped_without_it() {
     let mut db = TestDb::new("dumped_without_public");
     db.run(

@@ -140,6 +140,14 @@ fn vectors_and_words_are_fused() {
         "1"
     );
     assert_eq!(s.found("large('The moon is full.', 1, 'vectors')"), ["moon"]);
+    // What the model reads before texts and queries.
+    s.provider.dimensions(8);
+    s.db.run("select coco.create_search('prefixed', 'docs', 'body', 'models', 'p', text_prefix => 'passage: ', query_prefix => 'passage: ')");
+    s.db.run("select coco.update('prefixed')");
+    assert_eq!(s.text("select count(*) from prefixed where chunk like 'passage%'"), "0");
+    assert_eq!(s.found("prefixed('The moon is full.', 1, 'vectors')"), ["moon"]);
+    let request = s.provider.requests().pop().expect("a request").body;
+    assert!(request.contains("passage: The moon is full."), "{request}");
     // A model that changes its mind.
     s.provider.dimensions(16);
     let refused = s.fails("select * from large('another query', 1, 'vectors')");
@@ -209,6 +217,41 @@ fn a_searcher_finds_what_she_sees_in_the_source_and_nothing_else() {
     let rows = searcher.query("select distinct tenant from found_notes('moon', 50)", &[]);
     assert_eq!(rows.expect("she may search").len(), 1);
     s.db.run("drop owned by coco_search_1, coco_search_2, coco_search_none");
+}
+
+#[test]
+fn code_of_the_owner_does_not_run_as_the_searcher() {
+    let mut s = Searching::new("mallory");
+    s.db.run(
+        "do $$ begin create role coco_search_mallory login; exception when duplicate_object or unique_violation then null; end $$;
+         grant usage on schema coco to coco_search_mallory; create schema mallory authorization coco_search_mallory;
+         create table public.seen (who text); grant insert on seen to public",
+    );
+    let mut mallory = s.db.connect_as("coco_search_mallory");
+    mallory
+        .batch_execute(
+            "set search_path = mallory, public;
+             create type mood as enum ('good', 'bad');
+             create function told(mood) returns json language plpgsql as
+               $$begin insert into public.seen values (current_user); return to_json($1::text); end$$;
+             create cast (mood as json) with function told(mood);
+             create table moods (mood mood primary key, body text);
+             insert into moods values ('good', 'sun and moon'), ('bad', 'rain');
+             select coco.create_search('moods_search', 'moods', 'body')",
+        )
+        .unwrap_or_else(|e| panic!("{}", explain(&e)));
+    mallory
+        .batch_execute("select coco.update('moods_search')")
+        .unwrap_or_else(|e| panic!("{}", explain(&e)));
+    s.db.run("truncate seen");
+    assert_eq!(
+        s.text("select source_key from coco.search('moods_search', 'moon')"),
+        "{\"mood\": \"good\"}"
+    );
+    assert_eq!(s.text("select string_agg(distinct who, ',') from seen"), "coco_search_mallory");
+    s.db.run(
+        "select coco.drop_flow(flow) from coco.flows; drop owned by coco_search_mallory cascade",
+    );
 }
 
 #[test]
