@@ -10,8 +10,9 @@ use crate::pg::{backend, invalidation};
 use crate::update::run::UpdateOutcome;
 use crate::workers::{change_counts, shared_memory};
 
-/// Longest time for which a worker leaves a flow alone.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Longest time for which a worker leaves a flow alone. Every change ends this time, so it is only a
+/// precaution.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
 
 /// What the last transaction of a flow has found.
 #[derive(Default)]
