@@ -27,7 +27,8 @@ coco_cpu() {
 measure() {
   local before last
   sql "select coco.wait(flow, '60 s') from coco.flows" "vacuum analyze" >/dev/null
-  sleep 10
+  # The workers store the history of their last transactions after a minute.
+  sleep 80
   before=$(coco_cpu)
   sleep "$seconds"
   note "$1.idle" "$(div "$(($(coco_cpu) - before))" "$((seconds * 10000000))" %.4f)"
