@@ -2459,7 +2459,7 @@ Errors: 22004: an argument is NULL. 22023: an argument is not valid. 42701: a ke
 itself. 42703: the column does not exist. 42704: the extension vector or the server does not exist. 55000: the source has
 no primary key. Also the errors of coco.create_flow and coco.embed.$doc$;
 
-comment on function coco.search is $doc$Returns the chunks that fit a query best, best first. The caller needs SELECT on the table of the search and on its source, and finds only chunks that its policies show. The owner of the search embeds the query, so the caller needs no rights on the model's server. A session keeps the embeddings of its last 100 queries for ten minutes.
+comment on function coco.search is $doc$Finds the chunks of texts that match a query, and returns the best ones first. The caller needs SELECT on the table of the search and on its source, and finds only chunks that its policies show. The owner of the search embeds the query, so the caller needs no rights on the model's server. A session keeps the embeddings of its last 100 queries for ten minutes.
 
 search: name of a search that coco.create_search has created.
 query: words or a question. The words are those of websearch_to_tsquery: "a phrase", or, -without. Chunks that contain all words come first; if the query has no operators, chunks that contain some of the words follow.

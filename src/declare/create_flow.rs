@@ -44,7 +44,8 @@ pub fn create_flow(
     .hint("Choose another name, change the existing flow with coco.set_query or with or_replace => true, or drop it with coco.drop_flow."))
 }
 
-fn skip(flow: &str) -> Result<()> {
+/// Says that a flow of this name exists already, and is left unchanged.
+pub fn skip(flow: &str) -> Result<()> {
     notice(format!("flow \"{flow}\" already exists, skipping"));
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 use pgrx::{PgSqlErrorCode, pg_sys};
 
+use crate::catalog::flow_rows;
 use crate::catalog::search_rows::{self, SearchModel};
 use crate::declare::add_source::{self, SourceOptions};
 use crate::declare::add_target::QueryCheck;
@@ -26,8 +27,8 @@ const INDEXED_AS_HALF: i32 = 4000;
 
 /// Columns of the table of chunks, and parameters of the function. The key of the source has none of
 /// these names.
-const RESERVED: [&str; 9] =
-    ["chunk_no", "chunk", "words", "embedding", "score", "query", "max_results", "mode", "search"];
+const RESERVED: [&str; 8] =
+    ["chunk_no", "chunk", "words", "embedding", "score", "query", "max_results", "mode"];
 
 /// The arguments of `coco.create_search`.
 pub struct NewSearch {
@@ -57,9 +58,8 @@ pub fn create_search(
     check_altered: OptionsCheck,
     announce: fn(),
 ) -> Result<()> {
-    if new.if_not_exists && crate::catalog::flow_rows::is_flow(&new.name)? {
-        notice(format!("flow \"{}\" already exists, skipping", new.name));
-        return Ok(());
+    if new.if_not_exists && flow_rows::is_flow(&new.name)? {
+        return create_flow::skip(&new.name);
     }
     let (schema, table) = spi::relation_parts(new.source)?;
     let source = spi::qualified(&schema, &table);
