@@ -57,6 +57,9 @@ create table coco_internal.source (
   name        text not null,
   relation    regclass not null,
   key         text[] not null,
+  -- for a key with expressions: the text of each, NULL for a column; and the view that keeps them as coco evaluates them
+  key_expressions text[],
+  key_view    regclass,
   grouped     boolean not null,
   ordinal     text,
   fingerprint text,

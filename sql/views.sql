@@ -12,7 +12,7 @@ create view coco.sources with (security_barrier) as
 select s.flow, s.name as source, s.relation, s.key,
        case when s.grouped then 'group' else 'row' end as item,
        s.used as used_columns, s.ordinal, s.fingerprint, s.capture, s.refresh_interval,
-       s.tracking as tracking_table, s.tracking_view
+       s.tracking as tracking_table, s.tracking_view, s.key_expressions
   from coco_internal.source s join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
 
@@ -200,8 +200,11 @@ select f.flow, f.live,
               and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
             or s.affects is not null
               and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)
-            or exists (select from pg_catalog.unnest(s.key) as u(name)
-                        where not exists (select from pg_catalog.pg_attribute a
+            or s.key_expressions is not null
+              and not exists (select from pg_catalog.pg_class c where c.oid = s.key_view)
+            or exists (select from pg_catalog.unnest(s.key) with ordinality as u(name, place)
+                        where s.key_expressions[u.place] is null
+                          and not exists (select from pg_catalog.pg_attribute a
                                            where a.attrelid = s.relation and a.attname = u.name
                                              and not a.attisdropped))), false) as is_broken,
           pg_catalog.sum((select c.reltuples::float8 from pg_catalog.pg_class c

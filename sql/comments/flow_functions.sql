@@ -18,7 +18,7 @@ query: one SELECT, written as if it were run once over the whole source; see coc
 target: table, or object on a server, that keeps the rows of the query; see coco.add_target.
 key: columns of the query that identify one row of the target.
 name: name that the query uses for the source; NULL: the relation's own name.
-source_key: columns that identify an item; passed to coco.add_source as key.
+source_key: columns and expressions that identify an item; passed to coco.add_source as key.
 ordinal: as in coco.add_source.
 fingerprint: as in coco.add_source.
 capture: as in coco.add_source.
@@ -121,7 +121,8 @@ name: name that the query uses for the source; NULL: the relation's own name.
 key: columns that identify an item; NULL: the primary key. If a unique index exists on exactly these columns, an item is
   a row. Otherwise an item is a group: all rows that share the key. A view, materialized view or foreign table needs an
   explicit key, and its items are groups unless it has an ordinal. If a key column of a table
-  is nullable, the items are groups, and NULL is a value like any other, as in GROUP BY.
+  is nullable, the items are groups, and NULL is a value like any other, as in GROUP BY. An element that names no column is
+  an immutable expression over the columns of one row, which can have a name (lower(city) AS city); items are then groups.
 ordinal: expression over the source's columns that grows with each version of an item, of type smallint, integer, bigint,
   date, timestamp or timestamptz. coco skips an item whose ordinal it already knows, without reading the item's content.
   It therefore misses a change that leaves the ordinal as it was. coco never skips an item whose ordinal is NULL. For a

@@ -64,6 +64,9 @@ create table coco_internal.source (
   name        text not null,
   relation    regclass not null,
   key         text[] not null,
+  -- for a key with expressions: the text of each, NULL for a column; and the view that keeps them as coco evaluates them
+  key_expressions text[],
+  key_view    regclass,
   grouped     boolean not null,
   ordinal     text,
   fingerprint text,
@@ -1227,7 +1230,7 @@ create view coco.sources with (security_barrier) as
 select s.flow, s.name as source, s.relation, s.key,
        case when s.grouped then 'group' else 'row' end as item,
        s.used as used_columns, s.ordinal, s.fingerprint, s.capture, s.refresh_interval,
-       s.tracking as tracking_table, s.tracking_view
+       s.tracking as tracking_table, s.tracking_view, s.key_expressions
   from coco_internal.source s join coco_internal.flow f using (flow)
  where pg_catalog.pg_has_role(f.owner, 'usage') and s.lookup_of is null;
 
@@ -1415,8 +1418,11 @@ select f.flow, f.live,
               and not exists (select from pg_catalog.pg_class c where c.oid = s.expressions)
             or s.affects is not null
               and not exists (select from pg_catalog.pg_class c where c.oid = s.affects_view)
-            or exists (select from pg_catalog.unnest(s.key) as u(name)
-                        where not exists (select from pg_catalog.pg_attribute a
+            or s.key_expressions is not null
+              and not exists (select from pg_catalog.pg_class c where c.oid = s.key_view)
+            or exists (select from pg_catalog.unnest(s.key) with ordinality as u(name, place)
+                        where s.key_expressions[u.place] is null
+                          and not exists (select from pg_catalog.pg_attribute a
                                            where a.attrelid = s.relation and a.attname = u.name
                                              and not a.attisdropped))), false) as is_broken,
           pg_catalog.sum((select c.reltuples::float8 from pg_catalog.pg_class c
@@ -1485,7 +1491,7 @@ query: one SELECT, written as if it were run once over the whole source; see coc
 target: table, or object on a server, that keeps the rows of the query; see coco.add_target.
 key: columns of the query that identify one row of the target.
 name: name that the query uses for the source; NULL: the relation's own name.
-source_key: columns that identify an item; passed to coco.add_source as key.
+source_key: columns and expressions that identify an item; passed to coco.add_source as key.
 ordinal: as in coco.add_source.
 fingerprint: as in coco.add_source.
 capture: as in coco.add_source.
@@ -1588,7 +1594,8 @@ name: name that the query uses for the source; NULL: the relation's own name.
 key: columns that identify an item; NULL: the primary key. If a unique index exists on exactly these columns, an item is
   a row. Otherwise an item is a group: all rows that share the key. A view, materialized view or foreign table needs an
   explicit key, and its items are groups unless it has an ordinal. If a key column of a table
-  is nullable, the items are groups, and NULL is a value like any other, as in GROUP BY.
+  is nullable, the items are groups, and NULL is a value like any other, as in GROUP BY. An element that names no column is
+  an immutable expression over the columns of one row, which can have a name (lower(city) AS city); items are then groups.
 ordinal: expression over the source's columns that grows with each version of an item, of type smallint, integer, bigint,
   date, timestamp or timestamptz. coco skips an item whose ordinal it already knows, without reading the item's content.
   It therefore misses a change that leaves the ordinal as it was. coco never skips an item whose ordinal is NULL. For a
@@ -2572,7 +2579,8 @@ comment on view coco.sources is 'Sources of your flows.';
 comment on column coco.sources.flow is 'Name of the flow.';
 comment on column coco.sources.source is 'Name that the query uses for the source.';
 comment on column coco.sources.relation is 'Table, view, materialized view or foreign table that is the source.';
-comment on column coco.sources.key is 'Source key: the columns that identify an item.';
+comment on column coco.sources.key is 'Source key: the columns and expressions that identify an item, by their names.';
+comment on column coco.sources.key_expressions is 'Expressions of the source key, as declared, by their places in key; NULL for a column, and NULL as a whole if all are columns.';
 comment on column coco.sources.item is 'Kind of item: row; or group, all rows that share the key.';
 comment on column coco.sources.used_columns is 'Columns that the flow''s queries use and the content fingerprint covers.';
 comment on column coco.sources.ordinal is 'Expression of the ordinal, as declared; NULL if there is none.';

@@ -19,6 +19,31 @@ pub fn captured_columns(relation: pg_sys::Oid, key: &[Column]) -> Result<Vec<Col
     Ok(captured)
 }
 
+/// Returns the columns that a key with expressions depends on, as a change log keeps them: its
+/// columns, and those that its expressions use. `texts` contains the expressions by their places in
+/// the key.
+pub fn of_key(
+    relation: pg_sys::Oid,
+    key: &[Column],
+    texts: &[Option<String>],
+    used: &[Column],
+) -> Result<Vec<Column>> {
+    let own = key.iter().zip(texts).filter(|(_, text)| text.is_none());
+    let mut captured: Vec<Column> = own.map(|(column, _)| column.clone()).collect();
+    for attribute in columns::of_relation(relation)? {
+        let column = attribute.column.stored();
+        let is_used = used.iter().any(|used| used.name == column.name);
+        if is_used && !captured.iter().any(|k| k.name == column.name) {
+            let mut column = column;
+            if !attribute.not_null {
+                column.allow_null()?;
+            }
+            captured.push(column);
+        }
+    }
+    Ok(captured)
+}
+
 /// Returns a column of a relation that is never NULL, if there is one: the first one of the primary
 /// key, or else the first of all.
 pub fn column_never_null(relation: pg_sys::Oid) -> Result<Option<Column>> {

@@ -33,7 +33,7 @@ select c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
   from (select pg_catalog.unnest(array[query_view, ledger_view, outbox_view]) as view
           from coco_internal.target where flow operator(pg_catalog.=) $1
          union all
-        select pg_catalog.unnest(array[expressions, affects_view, tracking_view, rows_view, groups_view])
+        select pg_catalog.unnest(array[key_view, expressions, affects_view, tracking_view, rows_view, groups_view])
           from coco_internal.source where flow operator(pg_catalog.=) $1
          union all
         select x.condition_view

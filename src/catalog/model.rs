@@ -108,6 +108,19 @@ pub struct Expressions {
     pub used: Vec<Column>,
 }
 
+/// The expressions among the columns of a source key.
+#[derive(Clone, Debug)]
+pub struct KeyExpressions {
+    /// The text of each, as declared, by its place in the key; `None` for a column.
+    pub texts: Vec<Option<String>>,
+    /// The view that keeps the expressions, with their names in the key as the names of its columns.
+    pub bound: BoundView,
+    /// The columns that the expressions use.
+    pub used: Vec<Column>,
+    /// The columns that the key depends on, as a change log stores them.
+    pub captured: Vec<Column>,
+}
+
 /// How coco keeps the groups of a source by deltas.
 #[derive(Clone, Debug)]
 pub struct GroupState {
@@ -140,6 +153,8 @@ pub struct Source {
     /// The relation's name, quoted and schema-qualified.
     pub relation_name: String,
     pub key: Vec<Column>,
+    /// Set if some columns of the key are expressions over the relation's columns.
+    pub key_expressions: Option<KeyExpressions>,
     /// Whether an item is the group of rows that share the key.
     pub grouped: bool,
     /// Whether items are rows because an ordinal is declared. No index guarantees a unique key, so
@@ -188,6 +203,7 @@ impl Source {
         Source {
             relation_name: groups.groups_view.clone(),
             key: self.key.iter().enumerate().map(name).collect(),
+            key_expressions: None,
             grouped: false,
             used: groups.columns.clone(),
             reads_states: true,
@@ -202,21 +218,56 @@ impl Source {
         Source {
             relation_name: relation.unwrap_or_else(|| self.relation_name.clone()),
             key: self.row_key.clone(),
+            key_expressions: None,
             grouped: false,
             reads_states: false,
             ..self.clone()
         }
     }
 
-    /// Returns the columns that a change log keeps for the source.
-    pub fn captured_key(&self) -> Vec<Column> {
-        let is_new = |column: &&Column| !self.key.iter().any(|k| k.name == column.name);
-        self.key.iter().chain(self.row_key.iter().filter(is_new)).cloned().collect()
+    /// Returns the source as its change log sees it, if the key has expressions: the key consists of
+    /// the columns that it depends on.
+    pub fn by_captured(&self) -> Source {
+        let captured = self.key_expressions.as_ref().map(|key| key.captured.clone());
+        Source {
+            key: captured.unwrap_or_else(|| self.key.clone()),
+            key_expressions: None,
+            ..self.clone()
+        }
     }
 
-    /// Returns the columns of the key in a relation with this alias, converted to the types of the
-    /// tracking table.
+    /// Returns the columns that a change log keeps for the source.
+    pub fn captured_key(&self) -> Vec<Column> {
+        let key = self.by_captured().key;
+        let is_new = |column: &&Column| !key.iter().any(|k| k.name == column.name);
+        key.iter().chain(self.row_key.iter().filter(is_new)).cloned().collect()
+    }
+
+    /// Reports whether a column of the key is an expression.
+    pub fn is_expression(&self, place: usize) -> bool {
+        let text = self.key_expressions.as_ref().and_then(|key| key.texts.get(place));
+        text.is_some_and(Option::is_some)
+    }
+
+    /// Returns the name of a column of the key, quoted, in the FROM item of the source's rows. The
+    /// name of an expression there cannot be that of a column.
+    pub fn key_column(&self, place: usize) -> String {
+        match (self.is_expression(place), self.key.get(place)) {
+            (false, Some(column)) => column.quoted(),
+            _ => format!("coco_key_{}", place + 1),
+        }
+    }
+
+    /// Returns the columns of the key in the FROM item of the source's rows with this alias,
+    /// converted to the types of the tracking table.
     pub fn key_of(&self, alias: &str) -> Vec<String> {
+        let place =
+            |(n, k): (usize, &Column)| k.as_stored(&format!("{alias}.{}", self.key_column(n)));
+        self.key.iter().enumerate().map(place).collect()
+    }
+
+    /// Returns the same of a relation whose columns have the names of the key.
+    pub fn named_key_of(&self, alias: &str) -> Vec<String> {
         self.key.iter().map(|k| k.as_stored(&format!("{alias}.{}", k.quoted()))).collect()
     }
 

@@ -47,6 +47,11 @@ pub fn expressions_comment(flow: &str, source: &str) -> String {
     format!("The ordinal and the fingerprint of source {source} of flow {flow}")
 }
 
+/// Returns the comment on the view that keeps the expressions of a source key.
+pub fn key_comment(flow: &str, source: &str) -> String {
+    format!("The expressions in the key of source {source} of flow {flow}")
+}
+
 /// Returns the comment on the view that keeps the condition of an expectation.
 pub fn condition_comment(flow: &str, expectation: &str) -> String {
     format!("The condition of expectation {expectation} of flow {flow}")

@@ -61,6 +61,7 @@ pub fn relations_of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
     let followed = flow.followed().map(|source| source.relation);
     let expressions =
         flow.sources.iter().filter_map(|s| s.expressions.as_ref()).map(|e| e.bound.view);
+    let keys = flow.sources.iter().filter_map(|s| s.key_expressions.as_ref()).map(|k| k.bound.view);
     let affects = flow.lookups.iter().filter_map(|l| l.affects.as_ref()).map(|a| a.view);
     let queries = flow.targets.iter().filter_map(Target::query_view);
     let conditions = flow.targets.iter().flat_map(|t| &t.expectations);
@@ -68,6 +69,7 @@ pub fn relations_of(flow: &Flow) -> Result<Vec<pg_sys::Oid>> {
     let targets = flow.targets.iter().filter(|t| t.external.is_none()).filter_map(|t| t.relation);
     let first: Vec<pg_sys::Oid> = followed
         .chain(expressions)
+        .chain(keys)
         .chain(affects)
         .chain(queries)
         .chain(conditions)

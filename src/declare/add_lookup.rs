@@ -6,11 +6,10 @@ use pgrx::prelude::*;
 use crate::capture::triggers;
 use crate::catalog::model::{self, Flow, Source};
 use crate::catalog::{object_comments, object_names, objects, version_rows};
-use crate::declare::add_source::{
-    NullKeys, SourceColumns, check_interval, describe, name_of, primary_key, source_key,
-};
+use crate::declare::add_source::{SourceColumns, check_interval, describe, name_of};
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
+use crate::declare::source_key::{self, primary_key};
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{drop_lookup, keep_groups};
 use crate::flows::{load, upstream};
@@ -71,8 +70,7 @@ pub fn add_lookup(
             "Specify another name with the argument \"name\", and use that name in \"affects\".",
         ));
     }
-    let key =
-        source_key(relation, &described.shown, &described.kind, options.key, NullKeys::Refused)?;
+    let key = source_key::lookup_key(relation, &described.shown, &described.kind, options.key)?;
     let affects = match &options.affects {
         None => None,
         Some(text) => {
@@ -199,6 +197,7 @@ pub fn shadow(relation: pg_sys::Oid, name: &str, key: &[Column]) -> Result<Shado
         named: used_columns::named(LOOKUP, name, relation)?,
         columns: columns::numbers(relation)?,
         key: key.iter().map(|k| k.name.clone()).collect(),
+        key_expressions: vec![],
     })
 }
 

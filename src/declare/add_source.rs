@@ -1,23 +1,23 @@
 //! Declares a source: its key, ordinal, fingerprint and capture mode, and its tracking table.
 
 use pgrx::prelude::*;
-use std::collections::BTreeSet;
 
 use crate::capture::captured_columns::column_never_null;
 use crate::capture::triggers;
-use crate::catalog::{internal_tables, model, objects, target_table};
+use crate::catalog::{model, objects};
+use crate::declare::key_expressions::{self, KeySource};
 use crate::declare::names::check_name;
 use crate::declare::source_capture::capture_mode;
 use crate::declare::source_expressions::{DeclaredExpressions, ExpressionSource};
+use crate::declare::source_key::{self, SourceKey};
 use crate::declare::when_exists::WhenExists;
 use crate::declare::{keep_groups, lineage_index};
 use crate::flows::load;
 use crate::pg::acting_role::RoleGuard;
-use crate::pg::columns::{self, Column};
+use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
 use crate::pg::notice::{notice, notice_with_detail};
-use crate::pg::spi::{self, arg, ident};
-use crate::query::syntax;
+use crate::pg::spi::{self, arg};
 
 /// The optional arguments of `add_source`.
 #[derive(Clone, Default)]
@@ -83,8 +83,17 @@ pub fn add_source(
         )
         .hint("Specify another name with the argument \"name\", and use that name in the query."));
     }
-    let key = source_key(relation, &shown, &kind, options.key, NullKeys::Groups)?;
-    let grouped = has_groups(relation, &kind, &key, options.ordinal.is_some())?;
+    let keyed = KeySource {
+        relation,
+        kind: &kind,
+        shown: &shown,
+        name: &name,
+        owner: flow.owner,
+        settings: &flow.settings,
+    };
+    let source_key = source_key::source_key(&keyed, options.key)?;
+    let grouped = source_key::has_groups(relation, &kind, &source_key, options.ordinal.is_some())?;
+    let SourceKey { columns: key, captured, expressions: key_expressions } = source_key;
 
     let declaring = ExpressionSource { flow: &flow, relation, name: &name, shown: &shown };
     let expressions = DeclaredExpressions {
@@ -101,7 +110,7 @@ pub fn add_source(
         relation,
         &shown,
         &kind,
-        &key,
+        &captured,
         flow.owner,
         options.capture.as_deref().unwrap_or("auto"),
     )?;
@@ -131,11 +140,14 @@ pub fn add_source(
             set tracking = $2::text::regclass, tracking_view = $3::text::regclass where id = $1",
         &[arg(id), arg(tracking.table), arg(tracking.view)],
     )?;
+    if let Some(key) = &key_expressions {
+        key_expressions::store_view(&flow.name, flow.owner, &name, id, key)?;
+    }
     declaring.store_view(id, &expressions, None)?;
     lineage_index::index_as_declared(&flow.name)?;
     if capture != model::CaptureMode::Scan {
-        triggers::ensure(relation, &key, capture == model::CaptureMode::Always, true)?;
-        say_cost_of_null(relation, &shown, &key)?;
+        triggers::ensure(relation, &captured, capture == model::CaptureMode::Always, true)?;
+        say_cost_of_null(relation, &shown, &captured)?;
     }
     Ok(())
 }
@@ -167,32 +179,6 @@ pub fn cannot_derive(flow: &str) -> Error {
 /// Returns the name of a relation without its schema.
 pub fn name_of(relation: pg_sys::Oid) -> Result<String> {
     Ok(spi::relation_parts(relation)?.1)
-}
-
-/// Reports whether the items of a source are groups of rows.
-pub fn has_groups(
-    relation: pg_sys::Oid,
-    kind: &str,
-    key: &[Column],
-    has_ordinal: bool,
-) -> Result<bool> {
-    // Views and foreign tables cannot have a unique index, materialized views rarely have one, and
-    // no unique index spans a table and its inheritance children. For these relations, an ordinal
-    // declares that each key identifies one row; updates check it.
-    let promised =
-        has_ordinal && (matches!(kind, "v" | "m" | "f") || target_table::has_children(relation)?);
-    // A unique index may hold several rows with NULL.
-    let has_null = key.iter().any(|k| k.nullable.is_some());
-    Ok(has_null || !promised && !target_table::has_unique_index(relation, key)?)
-}
-
-/// What rows with a NULL in the key are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NullKeys {
-    /// NULL is a value like any other: the rows form groups.
-    Groups,
-    /// The declaration rejects a table in which such rows are possible.
-    Refused,
 }
 
 /// A relation that coco can follow, with its kind and names.
@@ -272,126 +258,4 @@ pub fn check_interval(interval: Option<Interval>) -> Result<()> {
 pub fn temporary(relation: pg_sys::Oid) -> Result<bool> {
     let sql = "select relpersistence = 't' from pg_catalog.pg_class where oid = $1";
     Ok(spi::scalar(sql, &[arg(relation)])?.unwrap_or(false))
-}
-
-/// Returns the names of the columns of a relation's primary key, in the key's order.
-pub fn primary_key(relation: pg_sys::Oid) -> Result<Option<Vec<String>>> {
-    spi::scalar::<Vec<String>>(
-        "select pg_catalog.array_agg(a.attname::text order by k.n)
-           from pg_catalog.pg_index i,
-                pg_catalog.unnest(i.indkey) with ordinality as k(attnum, n)
-           join pg_catalog.pg_attribute a on a.attnum = k.attnum
-          where i.indrelid = $1 and i.indisprimary and a.attrelid = i.indrelid
-            and k.n <= i.indnkeyatts",
-        &[arg(relation)],
-    )
-}
-
-/// Returns the given key, or the primary key. Checks that its columns exist and have an order, and
-/// whether they can be NULL.
-pub fn source_key(
-    relation: pg_sys::Oid,
-    shown: &str,
-    kind: &str,
-    given: Option<Vec<String>>,
-    nulls: NullKeys,
-) -> Result<Vec<Column>> {
-    let attributes = columns::of_relation(relation)?;
-    let names = match given {
-        Some(names) if !names.is_empty() => names,
-        _ => primary_key(relation)?.ok_or_else(|| {
-            Error::new(
-                PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
-                format!("source {shown} has no primary key, and no key was specified"),
-            )
-            .hint("Specify the columns that identify an item, for example source_key => '{id}' (in coco.add_source: key => '{id}'). Rows with the same key form one item.")
-        })?,
-    };
-    let distinct: BTreeSet<&String> = names.iter().collect();
-    if distinct.len() != names.len() {
-        return Err(Error::invalid(format!("the source key of {shown} names a column twice")));
-    }
-    let mut key: Vec<Column> = names
-        .into_iter()
-        .map(|name| {
-            let found = attributes.iter().find(|a| a.column.name == name);
-            let Some(a) = found else {
-                if is_expression(&name) {
-                    return Err(cannot_be_key(shown, &name));
-                }
-                return Err(Error::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                    format!("key column \"{name}\" does not exist in source {shown}"),
-                ));
-            };
-            if a.column.equals.is_none() {
-                return Err(Error::new(
-                    PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-                    format!("key column \"{name}\" of source {shown} has type {}, which has no order", a.column.type_name),
-                )
-                .detail("A key's type needs a default btree operator class."));
-            }
-            // Views, materialized views and foreign tables cannot declare NOT NULL; updates check
-            // their keys.
-            let is_nullable = matches!(kind, "r" | "p") && !a.not_null;
-            let mut column = a.column.clone();
-            if is_nullable && nulls == NullKeys::Groups {
-                check_nullable(shown, &column)?;
-                column.allow_null()?;
-            } else if is_nullable {
-                return Err(Error::new(
-                    PgSqlErrorCode::ERRCODE_INVALID_TABLE_DEFINITION,
-                    format!("key column \"{name}\" of source {shown} is nullable"),
-                )
-                .hint(format!("Run ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL; or use a view that excludes such rows as the source.", ident(&name))));
-            }
-            Ok(column)
-        })
-        .collect::<Result<_>>()?;
-    internal_tables::check_source_key(shown, &key)?;
-    key = columns::stored(&key);
-    let nullable = key.iter().filter(|k| k.nullable.is_some()).count();
-    if nullable > columns::MOST_NULLABLE {
-        return Err(Error::new(
-            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("the source key of {shown} has {nullable} nullable columns"),
-        )
-        .detail(format!("At most {} columns of a key can be nullable.", columns::MOST_NULLABLE))
-        .hint("Declare some of the columns NOT NULL, or use generated columns that replace NULL by a value as the key."));
-    }
-    Ok(key)
-}
-
-/// Reports whether the name of a missing key column is an expression rather than a name.
-fn is_expression(name: &str) -> bool {
-    let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$');
-    !name.chars().all(is_name) && syntax::one_expression("key", name).is_ok()
-}
-
-fn cannot_be_key(shown: &str, expression: &str) -> Error {
-    Error::new(
-        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!("the key of source {shown} cannot contain the expression {expression}"),
-    )
-    .detail("A key consists of columns: triggers record their values, and run no code of the flow.")
-    .hint(format!("Add a generated column, and use it as the key: ALTER TABLE {shown} ADD COLUMN … GENERATED ALWAYS AS ({expression}) STORED. If the table cannot be altered, use a view that computes the column as the source."))
-}
-
-/// Checks that coco can compare values of a column of a key with NULL among them.
-fn check_nullable(shown: &str, column: &Column) -> Result<()> {
-    if column.compares_null() {
-        return Ok(());
-    }
-    Err(Error::new(
-        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-        format!(
-            "nullable key column \"{}\" of source {shown} has unsupported type {}",
-            column.name, column.type_name
-        ),
-    )
-    .detail("coco compares nullable keys as elements of arrays, by hash. It cannot do so for arrays, for types without a hash function, and for domains over types of users.")
-    .hint(format!(
-        "Run ALTER TABLE {shown} ALTER COLUMN {} SET NOT NULL, or use a generated column of another type as the key.",
-        ident(&column.name)
-    )))
 }

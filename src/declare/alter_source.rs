@@ -217,7 +217,8 @@ pub fn compare_all(source: &Source) -> Result<()> {
 fn alter_capture(flow: &Flow, source: &Source, given: &str) -> Result<()> {
     let described = describe(source.relation, flow.owner, "source")?;
     let (shown, kind) = (&described.shown, &described.kind);
-    let mode = capture_mode(source.relation, shown, kind, &source.key, flow.owner, given)?;
+    let mode =
+        capture_mode(source.relation, shown, kind, &source.by_captured().key, flow.owner, given)?;
     if mode == source.capture {
         return Ok(());
     }

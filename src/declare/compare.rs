@@ -8,16 +8,18 @@ use pgrx::prelude::*;
 use std::collections::BTreeSet;
 
 use crate::catalog::flow_rows;
-use crate::catalog::model::{CaptureMode, FillOrder, Flow, Source, Target};
+use crate::catalog::model::{CaptureMode, FillOrder, Flow, KeyExpressions, Source, Target};
 use crate::catalog::target_table;
-use crate::declare::add_source::{self, NullKeys, SourceColumns};
+use crate::declare::add_source::{self, SourceColumns};
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::difference::{FlowDifference, Property, must_declare_again};
 use crate::declare::fill_order;
 use crate::declare::flow_settings::changed_settings;
 use crate::declare::keep_groups::AggregateMode;
+use crate::declare::key_expressions::{BoundKey, KeySource};
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
+use crate::declare::source_key::{self, SourceKey};
 use crate::flows::{load, schedules};
 use crate::pg::acting_role::{DECLARED, RoleGuard, SavedGucs};
 use crate::pg::columns::Column;
@@ -211,26 +213,42 @@ impl Compared<'_> {
             found.push(self.of_source(Property::SourceName, change));
         }
         let SourceColumns { kind, shown, .. } = self.columns;
-        let nulls = NullKeys::Groups;
-        let key = add_source::source_key(source.relation, shown, kind, given.key.clone(), nulls)?;
-        let names =
-            |key: &[Column]| -> Vec<String> { key.iter().map(|k| k.name.clone()).collect() };
-        let (before, after) = (names(&source.key), names(&key));
-        if !is_same_set(&before, &after) {
+        let keyed = KeySource {
+            relation: source.relation,
+            kind,
+            shown,
+            name: self.name_in_texts(),
+            owner: self.flow.owner,
+            settings: self.settings,
+        };
+        let source_key = source_key::source_key(&keyed, given.key.clone())?;
+        let (before, after) = (names(&source.key), names(&source_key.columns));
+        let are_same_expressions = match (&source.key_expressions, &source_key.expressions) {
+            (None, None) => true,
+            (Some(before), Some(after)) => are_same_expressions(before, after)?,
+            _ => false,
+        };
+        if !is_same_set(&before, &after) || !are_same_expressions {
+            let texts = source.key_expressions.as_ref().map(|key| &key.texts);
+            let before = shown_key(before, texts);
+            let after = shown_key(after, source_key.expressions.as_ref().map(|key| &key.texts));
             let change = becomes("key", &list(&before), &list(&after));
             found.push(self.of_source(Property::SourceKey, change));
             return Ok(found);
         }
         // A key that was declared nullable stays so.
         let is_known = |k: &&Column| k.nullable.is_none() || is_nullable(&source.key, &k.name);
-        if let Some(column) = key.iter().find(|k| !is_known(k)) {
+        if let Some(column) = source_key.columns.iter().find(|k| !is_known(k)) {
             let change = format!("key column {} becomes nullable", column.name);
             found.push(self.of_source(Property::SourceKey, change));
             return Ok(found);
         }
-        let key = &source.key;
-        let has_groups =
-            add_source::has_groups(source.relation, kind, key, given.ordinal.is_some())?;
+        let has_groups = source_key::has_groups(
+            source.relation,
+            kind,
+            &SourceKey { columns: source.key.clone(), ..source_key },
+            given.ordinal.is_some(),
+        )?;
         if has_groups != source.grouped {
             let item = |groups: bool| if groups { "groups" } else { "rows" };
             let change = format!("items were {}, are {}", item(source.grouped), item(has_groups));
@@ -314,7 +332,9 @@ impl Compared<'_> {
         let SourceColumns { kind, shown, .. } = self.columns;
         let given = self.parts.source.capture.as_deref().unwrap_or("auto");
         let (source, owner) = (self.source, self.flow.owner);
-        let mode = choose_capture(source.relation, shown, kind, &source.key, owner, given)?.mode;
+        let mode =
+            choose_capture(source.relation, shown, kind, &source.by_captured().key, owner, given)?
+                .mode;
         // Triggers that exist need no right to create them.
         let has_triggers = given == "auto" && source.capture == CaptureMode::Trigger;
         let change = becomes("capture", source.capture.name(), mode.name());
@@ -451,6 +471,25 @@ fn differences_of_settings(flow: &str, stored: &SavedGucs, new: &SavedGucs) -> V
         FlowDifference::new(property, "flow", flow, becomes(name, &value(stored), &value(new)))
     };
     differs.map(difference).collect()
+}
+
+fn names(key: &[Column]) -> Vec<String> {
+    key.iter().map(|k| k.name.clone()).collect()
+}
+
+/// Returns the columns of a key as they were declared. `texts` contains the expressions.
+fn shown_key(names: Vec<String>, texts: Option<&Vec<Option<String>>>) -> Vec<String> {
+    let text = |n: usize| texts.and_then(|texts| texts.get(n).cloned().flatten());
+    names.into_iter().enumerate().map(|(n, name)| text(n).unwrap_or(name)).collect()
+}
+
+/// Reports whether the expressions of two keys with the same names are the same.
+fn are_same_expressions(stored: &KeyExpressions, fresh: &BoundKey) -> Result<bool> {
+    let view = &stored.bound;
+    let stored =
+        Bound { tree: view_tree::read_bound_query(view.view)?, places: view.places.clone() };
+    let is_same = |k: &Column| same_query::is_same_column(&fresh.bound, &stored, &k.name);
+    Ok(fresh.columns.iter().all(is_same))
 }
 
 fn is_nullable(key: &[Column], name: &str) -> bool {

@@ -92,7 +92,7 @@ pub fn condition_text(flow: &Flow, target: &Target, expectation: &Expectation) -
     };
     // Constants are written by the output functions of their types.
     let _as = RoleGuard::flow_owner(flow.owner, &flow.settings)?;
-    let text = declared_text::column_text(bound, CONDITION, row_name(target), row)?;
+    let text = declared_text::column_text(bound, CONDITION, row_name(target), row, false)?;
     Ok(text.unwrap_or_else(|| expectation.condition.clone()))
 }
 

@@ -8,12 +8,13 @@ use pgrx::{PgSqlErrorCode, pg_sys};
 
 use crate::catalog::flow_rows;
 use crate::catalog::search_rows::{self, SearchModel};
-use crate::declare::add_source::{self, SourceOptions};
+use crate::declare::add_source::SourceOptions;
 use crate::declare::add_target::QueryCheck;
 use crate::declare::alter_target::OptionsCheck;
 use crate::declare::create_flow;
 use crate::declare::declaration::{Declaration, FlowParts};
 use crate::declare::derive_lookups::LookupMode;
+use crate::declare::source_key;
 use crate::declare::when_exists::WhenExists;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
@@ -281,7 +282,7 @@ impl Target<'_> {
 
 /// Returns the columns of the source's primary key.
 fn key_columns(relation: pg_sys::Oid, shown: &str) -> Result<Vec<Column>> {
-    let Some(names) = add_source::primary_key(relation)? else {
+    let Some(names) = source_key::primary_key(relation)? else {
         return Err(Error::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("{shown} has no primary key"),

@@ -10,7 +10,7 @@ use crate::catalog::model::{Flow, Lookup, Source};
 use crate::declare::add_lookup::{self, NewLookup, OtherPlaces};
 use crate::declare::add_source::{self, SourceColumns};
 use crate::declare::derived_affects::{self, Affected};
-use crate::declare::{check_query, drop_lookup};
+use crate::declare::{check_query, drop_lookup, source_key};
 use crate::flows::{load, upstream};
 use crate::pg::acting_role::{RoleGuard, SEARCH_PATH, SavedGucs};
 use crate::pg::columns::{self, Column, StoredType};
@@ -148,6 +148,7 @@ fn wanted_lookups(flow: &Flow) -> Result<Vec<WantedLookup>> {
     let mut taken: BTreeSet<String> = flow.sources.iter().map(|s| s.name.clone()).collect();
     let declared: Vec<&Lookup> = flow.lookups.iter().filter(|l| !l.is_derived).collect();
     taken.extend(declared.iter().map(|l| l.relation.name.clone()));
+    let source_key = derived_affects::key_of_source(source)?;
     let mut all = Vec::new();
     for (relation, affected) in derived_affects::find_affected(flow, source)? {
         let relation = pg_sys::Oid::from(relation);
@@ -173,7 +174,7 @@ fn wanted_lookups(flow: &Flow) -> Result<Vec<WantedLookup>> {
             Affected::Items(ways) => {
                 for way in ways {
                     let (key, nullable) = key_of(relation, &way.columns)?;
-                    want(key, nullable, &|name| Some(way.to_sql(source, name)))?;
+                    want(key, nullable, &|name| Some(way.to_sql(source, &source_key, name)))?;
                 }
             }
         }
@@ -229,7 +230,7 @@ fn key_of(relation: pg_sys::Oid, names: &[String]) -> Result<(Vec<Column>, Vec<S
         key.push(found.column.clone());
     }
     // The change log tells such rows by their primary key.
-    if add_source::primary_key(relation)?.is_some() {
+    if source_key::primary_key(relation)?.is_some() {
         nullable.clear();
     }
     Ok((columns::stored(&key), nullable))
@@ -256,7 +257,7 @@ fn key_of_every(relation: pg_sys::Oid, owner: pg_sys::Oid) -> Result<Option<Vec<
                 && readable.contains(name)
         })
     };
-    let primary: Option<Vec<Column>> = add_source::primary_key(relation)?
+    let primary: Option<Vec<Column>> = source_key::primary_key(relation)?
         .and_then(|key| key.iter().map(|name| usable(name).map(|a| a.column.clone())).collect());
     let key = primary.filter(|key| !key.is_empty()).or_else(|| {
         let first = attributes.iter().find_map(|a| usable(&a.column.name))?;

@@ -6,11 +6,12 @@ use pgrx::pg_sys;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::model::{CHANGED, Flow, Source};
-use crate::pg::columns;
+use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::relations;
 use crate::pg::spi::{self, ident};
 use crate::query::bound_query::Bound;
+use crate::query::declared_text;
 use crate::query::join_paths::{self, PrimaryKeys, Step};
 use crate::query::joins::{self, Joins};
 use crate::query::view_tree;
@@ -44,9 +45,8 @@ pub struct Way {
 
 impl WayByColumns {
     /// Returns the query `affects` of a lookup with this name.
-    pub fn to_sql(&self, source: &Source, lookup: &str) -> String {
-        let key: Vec<String> =
-            source.key.iter().map(|k| format!("{SOURCE}.{}", k.quoted())).collect();
+    /// `key` comes from [`key_of_source`].
+    pub fn to_sql(&self, source: &Source, key: &[String], lookup: &str) -> String {
         let one = |way: &Way| {
             format!(
                 "SELECT {key} FROM {from} AS {SOURCE}{joins} JOIN {lookup} AS {CHANGED} ON {on}",
@@ -59,6 +59,19 @@ impl WayByColumns {
         };
         self.ways.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ")
     }
+}
+
+/// Returns the columns of a source's key as texts in a derived query.
+pub fn key_of_source(source: &Source) -> Result<Vec<String>> {
+    let place = |(n, k): (usize, &Column)| match &source.key_expressions {
+        Some(key) if source.is_expression(n) => {
+            let (of, relation) = (&k.name, source.relation);
+            let text = declared_text::column_text(&key.bound, of, SOURCE, relation, true)?;
+            text.ok_or_else(|| Error::internal("a key has lost an expression"))
+        }
+        _ => Ok(format!("{SOURCE}.{}", k.quoted())),
+    };
+    source.key.iter().enumerate().map(place).collect()
 }
 
 /// The alias of the source in a derived query.

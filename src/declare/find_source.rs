@@ -16,7 +16,7 @@ use crate::pg::subtransaction;
 use crate::query::bound_query::{self, Bound};
 use crate::query::join_paths::PrimaryKeys;
 use crate::query::named_source::Named;
-use crate::query::query_shape::{self, QueryShape, ReadColumn};
+use crate::query::query_shape::{self, GroupedBy, OutputColumn, QueryShape, ReadColumn};
 use crate::query::syntax;
 use crate::query::used_columns;
 
@@ -99,7 +99,7 @@ fn find(given: &PartialParts) -> Result<FoundParts> {
     let of_groups = chosen.and_then(|chosen| chosen.group);
     let source_key = match (given.source_key, of_groups) {
         (Some(key), _) => Some(key.to_vec()),
-        (None, Some(group)) => Some(column_names(relation, &group)?),
+        (None, Some(group)) => Some(key_texts(relation, &group)?),
         (None, None) => None,
     };
     Ok(FoundParts { relation, source_key, item, key })
@@ -109,8 +109,8 @@ fn find(given: &PartialParts) -> Result<FoundParts> {
 #[derive(Clone, Debug)]
 struct Candidate {
     reading: usize,
-    /// The columns of the groups, if the items are groups.
-    group: Option<Vec<i16>>,
+    /// What the query groups by, if the items are groups.
+    group: Option<Vec<GroupedBy>>,
 }
 
 struct Finder<'a> {
@@ -179,38 +179,41 @@ impl Finder<'_> {
             };
             return preferred(all, decides_all).into_iter().map(row).collect();
         };
-        let Some(columns) = groups.iter().copied().collect::<Option<Vec<ReadColumn>>>() else {
+        if groups.contains(&GroupedBy::Other) {
             return vec![];
-        };
+        }
         let groups_by_row = |reading: &usize| {
             let key = self.primary_key(*reading);
-            let is_grouped =
-                |column: &i16| columns.contains(&ReadColumn { reading: *reading, column: *column });
+            let is_grouped = |column: &i16| {
+                let column = ReadColumn { reading: *reading, column: *column };
+                groups.contains(&GroupedBy::Column(column))
+            };
             !key.is_empty() && key.iter().all(is_grouped)
         };
         let rows: Vec<usize> = kept.iter().copied().filter(groups_by_row).collect();
         if !rows.is_empty() {
-            let decides_all = |reading: usize| self.decides(reading, &columns);
+            let decides_all = |reading: usize| self.decides(reading, groups);
             return preferred(rows, decides_all).into_iter().map(row).collect();
         }
-        let readings: BTreeSet<usize> = columns.iter().map(|c| c.reading).collect();
+        let readings: BTreeSet<usize> = groups.iter().filter_map(GroupedBy::reading).collect();
         let one = match readings.into_iter().collect::<Vec<_>>().as_slice() {
             [one] if kept.contains(one) => *one,
             _ => return vec![],
         };
-        let mut group: Vec<i16> = Vec::new();
-        for column in columns {
-            if !group.contains(&column.column) {
-                group.push(column.column);
+        let mut group: Vec<GroupedBy> = Vec::new();
+        for part in groups {
+            if !group.contains(part) {
+                group.push(part.clone());
             }
         }
         vec![Candidate { reading: one, group: Some(group) }]
     }
 
-    /// Reports whether a row of a reading decides the values of these columns.
-    fn decides(&self, reading: usize, columns: &[ReadColumn]) -> bool {
+    /// Reports whether a row of a reading decides the values that the query groups by.
+    fn decides(&self, reading: usize, groups: &[GroupedBy]) -> bool {
         let determined = self.shape.determined_by(&[reading], self.keys);
-        columns.iter().all(|column| determined.contains(&column.reading))
+        let is_decided = |of: usize| determined.contains(&of);
+        groups.iter().all(|group| group.reading().is_some_and(is_decided))
     }
 
     /// Returns the columns of the query that identify one row of its result, if they are known.
@@ -219,22 +222,22 @@ impl Finder<'_> {
         let primary = self.primary_key(reading).to_vec();
         let items = match (self.given.source_key, &chosen.group) {
             (Some(names), _) => column_numbers(self.shape.relation(reading), names)?,
-            (None, Some(group)) => group.clone(),
+            (None, Some(_)) => vec![],
             (None, None) => primary.clone(),
         };
         if let Some(groups) = &self.shape.groups {
-            let Some(columns) = groups.iter().copied().collect::<Option<Vec<ReadColumn>>>() else {
-                return Ok(None);
-            };
-            if chosen.group.is_none() && items == primary && self.decides(reading, &columns) {
+            if chosen.group.is_none() && items == primary && self.decides(reading, groups) {
                 return Ok(self.shape.outputs_of(reading, &items));
             }
-            let output = |column: ReadColumn| {
-                let found =
-                    self.shape.outputs.iter().find(|o| o.is_grouped && o.origin == Some(column));
-                found.map(|o| o.name.clone())
+            let output = |group: &GroupedBy| match group {
+                GroupedBy::Column(column) => {
+                    let is_it = |o: &&OutputColumn| o.is_grouped && o.origin == Some(*column);
+                    self.shape.outputs.iter().find(is_it).map(|o| o.name.clone())
+                }
+                GroupedBy::Expression { output, .. } => output.clone(),
+                GroupedBy::Other => None,
             };
-            let names: Option<Vec<String>> = columns.into_iter().map(output).collect();
+            let names: Option<Vec<String>> = groups.iter().map(output).collect();
             return Ok(names.map(without_repetition).filter(|names| !names.is_empty()));
         }
         if self.shape.from.is_empty() || primary.is_empty() {
@@ -275,10 +278,20 @@ fn without_repetition(names: Vec<String>) -> Vec<String> {
     names.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
-fn column_names(relation: pg_sys::Oid, wanted: &[i16]) -> Result<Vec<String>> {
+/// Returns a source key that consists of what a query groups by.
+fn key_texts(relation: pg_sys::Oid, group: &[GroupedBy]) -> Result<Vec<String>> {
     let all = columns::numbers(relation)?;
-    let name = |number: &i16| all.iter().find(|(n, _)| n == number).map(|(_, name)| name.clone());
-    Ok(wanted.iter().filter_map(name).collect())
+    let text = |part: &GroupedBy| match part {
+        GroupedBy::Column(of) => {
+            all.iter().find(|(n, _)| *n == of.column).map(|(_, name)| name.clone())
+        }
+        GroupedBy::Expression { text, output: Some(output), .. } => {
+            Some(format!("{text} AS {}", spi::ident(output)))
+        }
+        GroupedBy::Expression { text, output: None, .. } => Some(text.clone()),
+        GroupedBy::Other => None,
+    };
+    Ok(group.iter().filter_map(text).collect())
 }
 
 /// Returns the numbers of these columns. Leaves out names that do not exist: `add_source` raises the

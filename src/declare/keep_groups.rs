@@ -169,6 +169,10 @@ fn check_source(source: &Source) -> Result<()> {
     if source.fingerprint.is_some() {
         return Err(cannot_keep("the source has a fingerprint"));
     }
+    if source.key_expressions.is_some() {
+        return Err(cannot_keep("the source key contains an expression")
+            .hint("Use a generated column with the expression as the key, or declare the flow without aggregate => 'delta'."));
+    }
     match source.grouped {
         true => Ok(()),
         false => Err(cannot_keep("an item of the source is a row, and not a group")),

@@ -26,6 +26,7 @@ pub mod find_source;
 pub mod flow_settings;
 pub mod gapless;
 pub mod keep_groups;
+pub mod key_expressions;
 pub mod key_ownership;
 pub mod labelled_logic;
 pub mod lineage_index;
@@ -36,6 +37,7 @@ pub mod replace;
 pub mod rows;
 pub mod source_capture;
 pub mod source_expressions;
+pub mod source_key;
 pub mod when_exists;
 
 use pgrx::prelude::*;

@@ -6,7 +6,8 @@ use pgrx::prelude::*;
 use crate::catalog::internal_tables::{self, InternalTable};
 use crate::catalog::object_comments::{
     affects_comment, condition_comment, contributions_comment, expressions_comment, groups_comment,
-    ledger_comment, memo_comment, outbox_comment, query_comment, rows_comment, tracking_comment,
+    key_comment, ledger_comment, memo_comment, outbox_comment, query_comment, rows_comment,
+    tracking_comment,
 };
 use crate::catalog::object_names::object_name;
 use crate::catalog::{flow_rows, locks, version_rows};
@@ -98,7 +99,7 @@ select v.kind, v.id, pg_catalog.format('%I.%I', n.nspname, c.relname), v.subject
          union all
         select w.kind, s.id, w.view, s.name, s.key
           from coco_internal.source s
-         cross join lateral (values ('tracking', s.tracking_view), ('source', s.expressions),
+         cross join lateral (values ('tracking', s.tracking_view), ('source', s.expressions), ('key', s.key_view),
                                     ('affects', s.affects_view), ('rows', s.rows_view),
                                     ('groups', s.groups_view)) as w (kind, view)
          where s.flow = $1
@@ -157,6 +158,7 @@ fn rename_views(flow: &str) -> Result<()> {
             "query" => (query_comment(flow, &subject), None),
             "affects" => (affects_comment(flow, &subject), None),
             "source" => (expressions_comment(flow, &subject), None),
+            "key" => (key_comment(flow, &subject), None),
             "expect" => (condition_comment(flow, &subject), None),
             "tracking" => {
                 (tracking_comment(flow, &subject, &key), Some(InternalTable::Tracking.name(id)))

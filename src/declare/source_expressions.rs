@@ -190,6 +190,7 @@ fn bind_expressions(
         named: used_columns::named(SOURCE, name, relation)?,
         columns: columns::numbers(relation)?,
         key: vec![],
+        key_expressions: vec![],
     };
     let columns: Vec<String> =
         expressions.iter().map(|(name, text)| format!("(\n{text}\n) as {name}")).collect();

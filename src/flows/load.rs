@@ -1,8 +1,10 @@
 //! Loads a flow from the catalog: its sources, lookups and targets, with their current columns.
 
+use crate::capture::captured_columns;
 use crate::catalog::flow_rows::{FlowIdentity, check_rights, identify_flow, missing};
 use crate::catalog::model::{
-    self, BoundView, CHANGED, Expressions, External, FillOrder, Flow, Lookup, Source, Target,
+    self, BoundView, CHANGED, Expressions, External, FillOrder, Flow, KeyExpressions, Lookup,
+    Source, Target,
 };
 use crate::catalog::{
     expectation_rows, followed_names, internal_tables, locks, relation_locks, target_table,
@@ -224,6 +226,9 @@ struct SourceRow {
     nullable: Vec<bool>,
     /// The columns that identify a row, if coco keeps the groups by deltas.
     row_key: Vec<String>,
+    /// The expressions of the key by their places in it, and the view that keeps them.
+    key_texts: Option<Vec<Option<String>>>,
+    key_view: Option<(pgrx::pg_sys::Oid, String)>,
 }
 
 fn lost(flow: &str) -> Error {
@@ -271,7 +276,11 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 array(select not a.attnotnull from pg_catalog.pg_attribute a
                        where a.attrelid = s.tracking and a.attnum between 1 and cardinality(s.key)
                        order by a.attnum),
-                coalesce(s.row_key, '{}')
+                coalesce(s.row_key, '{}'), s.key_expressions,
+                (select c.oid from pg_catalog.pg_class c where c.oid = s.key_view),
+                (select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.oid = s.key_view)
            from coco_internal.source s where s.flow = $1 order by s.id",
         &[arg(flow)],
         |r| {
@@ -281,6 +290,7 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 relation: spi::required(r, 3)?,
                 relation_name: r.get::<String>(9)?.unwrap_or_default(),
                 key: vec![],
+                key_expressions: None,
                 grouped: spi::required(r, 4)?,
                 promised: spi::required(r, 14)?,
                 ordinal: r.get(5)?,
@@ -316,6 +326,8 @@ fn sources(flow: &str) -> Result<(Vec<Source>, Vec<Lookup>)> {
                 is_derived: spi::required(r, 24)?,
                 nullable: spi::required(r, 25)?,
                 row_key: spi::required(r, 26)?,
+                key_texts: r.get::<Vec<Option<String>>>(27)?,
+                key_view: r.get::<pgrx::pg_sys::Oid>(28)?.zip(r.get::<String>(29)?),
             })
         },
     )?;
@@ -379,6 +391,8 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
         tracked,
         nullable,
         row_key,
+        key_texts,
+        key_view,
         ..
     } = raw;
     if !exists {
@@ -410,22 +424,55 @@ fn with_columns(flow: &str, raw: SourceRow) -> Result<Source> {
                 .collect::<Result<Vec<_>>>()
     };
     source.row_key = columns::stored(&found(&row_key)?);
-    let key = found(&key)?;
+    let key = match (key_texts.as_ref(), key_view.as_ref()) {
+        (None, _) => found(&key)?,
+        (Some(_), None) => return Err(key_is_lost(flow, &source.name)),
+        (Some(texts), Some((view, _))) => {
+            let computed = columns::of_relation(*view)?;
+            let mut all = Vec::with_capacity(key.len());
+            for (name, text) in key.iter().zip(texts) {
+                let expression = computed.iter().map(|a| &a.column).find(|c| c.name == *name);
+                match (text, expression) {
+                    (None, _) => all.extend(found(std::slice::from_ref(name))?),
+                    (Some(_), Some(column)) => all.push(column.clone()),
+                    (Some(_), None) => return Err(key_is_lost(flow, &source.name)),
+                }
+            }
+            all
+        }
+    };
     source.key = columns::stored(&key);
     check_key_types(flow, &source, &tracked)?;
     // As when the source was declared: the columns of the relation may have changed since.
     for (column, _) in source.key.iter_mut().zip(nullable).filter(|(_, nullable)| *nullable) {
         column.allow_null()?;
     }
+    let used_by = |bound: &BoundView, source: &Source| -> Result<Vec<Column>> {
+        let shadows = [used_columns::shadow(source)?];
+        let used =
+            used_columns::analyze_view(bound, &shadows)?.used.pop().flatten().unwrap_or_default();
+        Ok(columns.iter().filter(|c| used.contains(&c.name)).cloned().collect())
+    };
+    if let (Some(texts), Some(view)) = (key_texts, key_view) {
+        let bound = only_items(view, &source)?;
+        let used = used_by(&bound, &source)?;
+        let captured = captured_columns::of_key(source.relation, &source.key, &texts, &used)?;
+        source.key_expressions = Some(KeyExpressions { texts, bound, used, captured });
+    }
     if let Some(view) = expressions {
         let bound = only_items(view, &source)?;
-        let shadows = [used_columns::shadow(&source)?];
-        let used =
-            used_columns::analyze_view(&bound, &shadows)?.used.pop().flatten().unwrap_or_default();
-        let used = columns.iter().filter(|c| used.contains(&c.name)).cloned().collect();
+        let used = used_by(&bound, &source)?;
         source.expressions = Some(Expressions { bound, used });
     }
     Ok(source)
+}
+
+fn key_is_lost(flow: &str, source: &str) -> Error {
+    Error::new(
+        pgrx::PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("an expression in the key of source \"{source}\" of flow \"{flow}\" uses an object that was dropped"),
+    )
+    .hint("Drop the flow with coco.drop_flow and declare it again.")
 }
 
 /// Fails if a key column has another type than when the flow was declared.

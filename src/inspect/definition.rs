@@ -6,8 +6,10 @@ use crate::declare::add_source;
 use crate::declare::condition_views;
 use crate::declare::derive_lookups::LookupMode;
 use crate::declare::keep_groups::AggregateMode;
+use crate::declare::key_expressions::{self, BoundKey, KeySource};
 use crate::declare::source_capture::choose_capture;
 use crate::declare::source_expressions::bind_expression;
+use crate::declare::source_key;
 use crate::flows::load;
 use crate::inspect::declaration_sql::FunctionCall;
 use crate::pg::acting_role::{DECLARED, RoleGuard, SavedGucs};
@@ -302,8 +304,8 @@ impl Definer<'_> {
         if source.name != add_source::name_of(source.relation)? {
             call.add_text("name", &source.name);
         }
-        let key: Vec<String> = source.key.iter().map(|k| k.name.clone()).collect();
-        if add_source::primary_key(source.relation)?.as_ref() != Some(&key) {
+        let key = self.key(source)?;
+        if source_key::primary_key(source.relation)?.as_ref() != Some(&key) {
             call.add_names(key_argument, &key);
         }
         for (argument, text) in [("ordinal", &source.ordinal), ("fingerprint", &source.fingerprint)]
@@ -325,7 +327,7 @@ impl Definer<'_> {
     fn is_default_capture(&self, source: &Source) -> bool {
         let owner = self.flow.owner;
         let chosen = add_source::describe(source.relation, owner, "source").and_then(|columns| {
-            let key: &[Column] = &source.key;
+            let key: &[Column] = &source.by_captured().key;
             choose_capture(source.relation, &columns.shown, &columns.kind, key, owner, "auto")
         });
         chosen.is_ok_and(|chosen| chosen.mode == source.capture)
@@ -354,6 +356,46 @@ impl Definer<'_> {
         )
     }
 
+    /// Returns the columns and the expressions that declare the key of a source or a lookup.
+    fn key(&self, source: &Source) -> Result<Vec<String>> {
+        let Some(key) = &source.key_expressions else {
+            return Ok(source.key.iter().map(|k| k.name.clone()).collect());
+        };
+        let keyed = KeySource {
+            relation: source.relation,
+            kind: "",
+            shown: &source.relation_name,
+            name: &source.name,
+            owner: self.flow.owner,
+            settings: &self.flow.settings,
+        };
+        let view = &key.bound;
+        let stored =
+            Bound { tree: view_tree::read_bound_query(view.view)?, places: view.places.clone() };
+        // An error means that the texts do not declare the key any more.
+        let fresh = key_expressions::bind_key(&keyed, &key.texts).ok();
+        let _as = RoleGuard::flow_owner(self.flow.owner, &self.flow.settings)?;
+        let mut declared = Vec::with_capacity(source.key.len());
+        for (k, text) in source.key.iter().zip(&key.texts) {
+            let is_same = |fresh: &BoundKey| {
+                let named = fresh.columns.iter().any(|column| column.name == k.name);
+                named && same_query::is_same_column(&fresh.bound, &stored, &k.name)
+            };
+            let written = match text {
+                None => Some(k.name.clone()),
+                Some(text) if fresh.as_ref().is_some_and(is_same) => Some(text.clone()),
+                Some(_) => {
+                    let of = &source.name;
+                    let text =
+                        declared_text::column_text(view, &k.name, of, source.relation, false)?;
+                    text.map(|text| format!("{text} AS {}", k.quoted()))
+                }
+            };
+            declared.push(written.unwrap_or_else(|| k.name.clone()));
+        }
+        Ok(declared)
+    }
+
     /// Returns a text that declares the ordinal or the fingerprint of a source.
     fn expression(&self, source: &Source, argument: &str, text: &str) -> Result<String> {
         let Some(expressions) = &source.expressions else { return Ok(text.to_owned()) };
@@ -365,7 +407,8 @@ impl Definer<'_> {
         if fresh.is_ok_and(|fresh| same_query::is_same_column(&fresh, &stored, argument)) {
             return Ok(text.to_owned());
         }
-        let written = declared_text::column_text(view, argument, &source.name, source.relation)?;
+        let written =
+            declared_text::column_text(view, argument, &source.name, source.relation, false)?;
         Ok(written.unwrap_or_else(|| text.to_owned()))
     }
 

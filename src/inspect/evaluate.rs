@@ -195,7 +195,7 @@ fn content_sql(source: &Source) -> Result<String> {
             columns.push(key);
         }
     }
-    let keys = source.key_of(&name);
+    let keys = source.named_key_of(&name);
     let values: Vec<String> =
         compose::carried(source).into_iter().map(|(_, value)| value).collect();
     let selected = [keys.clone(), values].concat().join(", ");

@@ -20,8 +20,8 @@ use crate::query::named_source::Shadow;
 
 pub struct Analysis {
     pub columns: Vec<Column>,
-    /// For each output column: the source, and the source column that the output column always
-    /// equals, if known.
+    /// For each output column: the source, and the source column or the expression of its key that
+    /// the output column always equals, if known.
     pub origins: Vec<Option<(usize, String)>>,
     /// For each source: the used columns, in the relation's order; `None` if the query does not
     /// read the source.
@@ -78,8 +78,7 @@ pub fn analyze(argument: &str, bound: &Bound, shadows: &[Shadow]) -> Result<Anal
                 pg_sys::exprTypmod(expr),
                 pg_sys::exprCollation(expr),
             )?);
-            let origin = walk.trace(expr, &[tree]);
-            origins.push(origin.and_then(|(s, n)| Some((s, shadows[s].column(n)?.clone()))));
+            origins.push(walk.origin_of(expr, tree));
         }
         let used = walk.used.iter().enumerate().map(|(i, used)| {
             let whole = used.contains(&0);

@@ -26,7 +26,7 @@ use crate::pg::spi::ident;
 use crate::pg::tuplestore::rows::{self, RowColumn};
 use crate::query::group_parts::{AGGREGATE, KEY};
 use crate::query::place_items::{self, shadow_name, states_name};
-use crate::query::row_local;
+use crate::query::{key_rows, row_local};
 
 /// The item column that contains the item's number in the batch, for calls of memoized functions.
 pub const ITEM: &str = "coco_item";
@@ -94,7 +94,7 @@ pub fn evaluate_tracked(flow: &Flow, source: &Source, target: &Target) -> Result
         columns = columns.join(", "),
         ordinal = ordinal_of_row(source).unwrap_or("null::pg_catalog.int8"),
         content = fingerprint_of_row(source),
-        relation = source.relation_name,
+        relation = key_rows::rows_relation(source),
         expressions = expressions(source),
     );
     lateral_sql(flow, source, target, &item, ", item.ordinal, item.content")
@@ -211,7 +211,7 @@ pub fn single_pass_sql(flow: &Flow, source: &Source, target: &Target) -> Result<
 /// compares keys.
 fn rows_of(source: &Source, items: Items) -> (String, String) {
     let keys = source.key_of("s");
-    let relation = &source.relation_name;
+    let relation = key_rows::rows_relation(source);
     match items {
         Items::All => (format!("{relation} as s"), String::new()),
         Items::Healthy => {
@@ -308,7 +308,7 @@ fn groups_with_null(source: &Source, number: Option<&str>) -> String {
         .map(|alike| {
             format!(
                 "select {columns} from coco_batch as b join {relation} as s on {same} and {TO_EVALUATE}",
-                relation = source.relation_name,
+                relation = key_rows::rows_relation(source),
                 same = alike.condition,
             )
         })
@@ -470,10 +470,7 @@ pub fn fingerprint_of_row(source: &Source) -> String {
     if source.fingerprint.is_some() {
         return format!("coco.fingerprint({EXPRESSIONS}.fingerprint)");
     }
-    let columns: Vec<String> = group_columns(source)
-        .iter()
-        .map(|c| format!("{}.{}", ident(&source.name), c.quoted()))
-        .collect();
+    let columns = group_values(source, &ident(&source.name));
     if columns.len() <= MOST {
         return format!("coco.fingerprint({})", columns.join(", "));
     }

@@ -118,12 +118,13 @@ unsafe fn refer_by_name(entry: &mut pg_sys::RangeTblEntry, source: &Named) -> Re
 }
 
 /// Returns the expression of a column of the query that a view keeps, as a text over the columns of
-/// the only relation that the query reads.
+/// the only relation that the query reads. With `qualified`, each column follows the name `source`.
 pub fn column_text(
     view: &BoundView,
     column: &str,
     source: &str,
     relation: pg_sys::Oid,
+    qualified: bool,
 ) -> Result<Option<String>> {
     let tree = view_tree::read_bound_query(view.view)?;
     let name = pstring(source)?;
@@ -137,7 +138,23 @@ pub fn column_text(
         #[cfg(feature = "pg15")]
         pg_sys::OffsetVarNodes(expression, -2, 0);
         let context = pg_sys::deparse_context_for(name, relation);
-        Ok(Some(c_text(pg_sys::deparse_expression(expression, context, false, false))))
+        Ok(Some(c_text(pg_sys::deparse_expression(expression, context, qualified, false))))
+    }
+}
+
+/// Writes an expression over the columns of one row of a relation, which has number 1.
+///
+/// # Safety
+/// The expression is analyzed, and all of its variables are columns of the relation.
+pub unsafe fn expression_text(
+    expression: *mut pg_sys::Node,
+    relation: pg_sys::Oid,
+) -> Result<String> {
+    let _names = RoleGuard::qualifying_names()?;
+    // SAFETY: the caller upholds the same contract. The name appears nowhere in the text.
+    unsafe {
+        let context = pg_sys::deparse_context_for(pstring("s")?, relation);
+        Ok(c_text(pg_sys::deparse_expression(expression, context, false, false)))
     }
 }
 

@@ -12,7 +12,7 @@ use std::ffi::{CStr, CString, c_void};
 use crate::query::named_source::Shadow;
 use crate::query::trace_column::range_entry;
 use crate::query::union_all::only_union_all;
-use crate::query::walker;
+use crate::query::{key_rules, walker};
 
 /// What a walk over a bound query finds.
 pub struct DependencyWalk<'a> {
@@ -202,11 +202,27 @@ impl DependencyWalk<'_> {
         expr: *mut pg_sys::Node,
         stack: &[*mut pg_sys::Query],
     ) -> Option<(usize, i16)> {
+        // SAFETY: the caller upholds the same contract.
+        match unsafe { self.follow(expr, stack) } {
+            Some(Origin::Column(source, number)) => Some((source, number)),
+            _ => None,
+        }
+    }
+
+    /// Returns where the value of an expression comes from, through the names that queries give it.
+    unsafe fn follow(
+        &self,
+        expr: *mut pg_sys::Node,
+        stack: &[*mut pg_sys::Query],
+    ) -> Option<Origin> {
         // SAFETY: as in `query`: the code reads each node as the type that its tag names, and
         // `stack` contains the queries around the node.
         unsafe {
-            if expr.is_null() || !is_a(expr, NodeTag::T_Var) {
+            if expr.is_null() {
                 return None;
+            }
+            if !is_a(expr, NodeTag::T_Var) {
+                return Some(Origin::Expression(expr, stack.to_vec()));
             }
             let var = expr.cast::<pg_sys::Var>();
             let number = (*var).varattno;
@@ -217,8 +233,10 @@ impl DependencyWalk<'_> {
             let here = &stack[..=level];
             let rte = range_entry(stack[level], (*var).varno)?;
             match (*rte).rtekind {
-                pg_sys::RTEKind::RTE_RELATION => self.item(rte).map(|source| (source, number)),
-                pg_sys::RTEKind::RTE_SUBQUERY => self.trace_output((*rte).subquery, number, here),
+                pg_sys::RTEKind::RTE_RELATION => {
+                    self.item(rte).map(|source| Origin::Column(source, number))
+                }
+                pg_sys::RTEKind::RTE_SUBQUERY => self.follow_output((*rte).subquery, number, here),
                 pg_sys::RTEKind::RTE_CTE => {
                     let outer = level.checked_sub((*rte).ctelevelsup as usize)?;
                     let ctes = PgList::<pg_sys::CommonTableExpr>::from_pg((*stack[outer]).cteList);
@@ -228,30 +246,30 @@ impl DependencyWalk<'_> {
                         return None;
                     }
                     let inner = (*cte).ctequery.cast::<pg_sys::Query>();
-                    self.trace_output(inner, number, &stack[..=outer])
+                    self.follow_output(inner, number, &stack[..=outer])
                 }
                 pg_sys::RTEKind::RTE_JOIN => {
                     let aliases = PgList::<pg_sys::Node>::from_pg((*rte).joinaliasvars);
-                    self.trace(aliases.get_ptr(number as usize - 1)?, here)
+                    self.follow(aliases.get_ptr(number as usize - 1)?, here)
                 }
                 #[cfg(feature = "pg18")]
                 pg_sys::RTEKind::RTE_GROUP => {
                     let exprs = PgList::<pg_sys::Node>::from_pg((*rte).groupexprs);
-                    self.trace(exprs.get_ptr(number as usize - 1)?, here)
+                    self.follow(exprs.get_ptr(number as usize - 1)?, here)
                 }
                 _ => None,
             }
         }
     }
 
-    /// Returns the source column that an output column of a subquery always equals. `outer` are the
-    /// queries around the subquery.
-    unsafe fn trace_output(
+    /// Returns where the value of an output column of a subquery comes from. `outer` are the queries
+    /// around the subquery.
+    unsafe fn follow_output(
         &self,
         inner: *mut pg_sys::Query,
         number: i16,
         outer: &[*mut pg_sys::Query],
-    ) -> Option<(usize, i16)> {
+    ) -> Option<Origin> {
         // SAFETY: as in `query`.
         unsafe {
             if !(*inner).setOperations.is_null() || !(*inner).groupingSets.is_null() {
@@ -259,7 +277,7 @@ impl DependencyWalk<'_> {
             }
             let entries = PgList::<pg_sys::TargetEntry>::from_pg((*inner).targetList);
             let entry = entries.get_ptr(number as usize - 1)?;
-            self.trace((*entry).expr.cast(), &[outer, &[inner]].concat())
+            self.follow((*entry).expr.cast(), &[outer, &[inner]].concat())
         }
     }
 
@@ -306,23 +324,72 @@ impl DependencyWalk<'_> {
         // SAFETY: as in `query`: the entries and clauses belong to the query being walked.
         unsafe {
             let entries = PgList::<pg_sys::TargetEntry>::from_pg((*query).targetList);
-            let mut by = BTreeSet::new();
+            let mut by = Vec::new();
             for group in PgList::<pg_sys::SortGroupClause>::from_pg(clause).iter_ptr() {
                 let entry =
                     entries.iter_ptr().find(|e| (**e).ressortgroupref == (*group).tleSortGroupRef);
                 if let Some(entry) = entry {
-                    by.extend(self.trace((*entry).expr.cast(), &self.stack));
+                    by.extend(self.follow((*entry).expr.cast(), &self.stack));
                 }
             }
-            sources.iter().all(|s| {
-                let shadow = &self.shadows[*s];
-                shadow
-                    .key
-                    .iter()
-                    .all(|k| by.iter().any(|(of, n)| of == s && shadow.column(*n) == Some(k)))
+            sources.iter().all(|source| {
+                let shadow = &self.shadows[*source];
+                shadow.key.iter().all(|k| by.iter().any(|origin| self.is_key(*source, k, origin)))
             })
         }
     }
+    /// Returns the source, and the column or the expression of its key that an expression of the
+    /// query around all others always equals.
+    ///
+    /// # Safety
+    /// `expr` belongs to `tree`.
+    pub unsafe fn origin_of(
+        &self,
+        expr: *mut pg_sys::Node,
+        tree: *mut pg_sys::Query,
+    ) -> Option<(usize, String)> {
+        // SAFETY: the caller upholds the same contract.
+        unsafe {
+            let origin = self.follow(expr, &[tree])?;
+            if let Origin::Column(source, number) = origin {
+                return Some((source, self.shadows[source].column(number)?.clone()));
+            }
+            let named = self.shadows.iter().enumerate().flat_map(|(source, shadow)| {
+                shadow.key_expressions.iter().map(move |(name, _)| (source, name))
+            });
+            let mut named = named.map(|(source, name)| (source, name.clone()));
+            named.find(|(source, name)| self.is_key(*source, name, &origin))
+        }
+    }
+
+    /// Reports whether a value is the column `name` of a source's key.
+    unsafe fn is_key(&self, source: usize, name: &str, origin: &Origin) -> bool {
+        let shadow = &self.shadows[source];
+        match origin {
+            Origin::Column(of, number) => {
+                *of == source && shadow.column(*number).is_some_and(|column| column == name)
+            }
+            Origin::Expression(expression, stack) => {
+                let Some(key) = shadow.key_expression(name) else { return false };
+                // SAFETY: the variables belong to the expression, and so to the last query of the
+                // stack.
+                let column = |var| match unsafe { self.trace(var, stack) } {
+                    Some((of, number)) if of == source => Some(number),
+                    _ => None,
+                };
+                // SAFETY: both expressions belong to analyzed trees.
+                unsafe { key_rules::is_same_over_row(*expression, &column, key) }
+            }
+        }
+    }
+}
+
+/// Where the value of an expression comes from.
+enum Origin {
+    /// A column of an item of a source.
+    Column(usize, i16),
+    /// An expression of the last of these queries.
+    Expression(*mut pg_sys::Node, Vec<*mut pg_sys::Query>),
 }
 
 /// Visits a node of the tree: the callback of PostgreSQL's tree walkers. Returning `true` would end

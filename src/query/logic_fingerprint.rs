@@ -234,10 +234,12 @@ fn compute(flow: &Flow) -> Result<(pgrx::Uuid, serde_json::Value)> {
     parts.insert("settings of the flow".to_owned(), settings.join("\u{1}"));
     let queries = flow.targets.iter().filter_map(Target::query_view);
     let expressions = flow.sources.iter().filter_map(|s| s.expressions.as_ref());
+    let keys = flow.sources.iter().filter_map(|s| s.key_expressions.as_ref());
     let conditions = flow.targets.iter().flat_map(|t| &t.expectations);
     let conditions = conditions.filter(|e| e.action.is_logic()).filter_map(|e| e.bound.as_ref());
     let views: Vec<pg_sys::Oid> = queries
         .chain(expressions.map(|e| e.bound.view))
+        .chain(keys.map(|k| k.bound.view))
         .chain(conditions.map(|bound| bound.view))
         .collect();
     reach("pg_class", &views, &mut parts)?;

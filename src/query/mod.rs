@@ -18,6 +18,8 @@ pub mod item_names;
 pub mod join_paths;
 pub mod joins;
 pub mod kept_columns;
+pub mod key_rows;
+pub mod key_rules;
 pub mod logic_description;
 pub mod logic_fingerprint;
 pub mod named_source;

@@ -5,6 +5,7 @@
 
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
+use std::ffi::CStr;
 
 use crate::pg::acting_role::RoleGuard;
 use crate::pg::error::Result;
@@ -81,6 +82,7 @@ unsafe fn is_never_null(node: *mut pg_sys::Node, query: *mut pg_sys::Query) -> R
                 is_any_never_null((*node.cast::<pg_sys::MinMaxExpr>()).args, query)
             }
             NodeTag::T_CaseExpr => is_case_never_null(node.cast(), query),
+            NodeTag::T_FuncExpr => is_call_never_null(node.cast(), query),
             NodeTag::T_SubLink => {
                 let kind = (*node.cast::<pg_sys::SubLink>()).subLinkType;
                 Ok(kind == pg_sys::SubLinkType::EXISTS_SUBLINK)
@@ -119,6 +121,48 @@ unsafe fn is_case_never_null(
             }
         }
         is_never_null((*case).defresult.cast(), query)
+    }
+}
+
+/// Functions of PostgreSQL's that never return NULL, unless an argument is NULL, whatever their
+/// argument types.
+const NEVER_NULL: [&CStr; 13] = [
+    c"abs",
+    c"btrim",
+    c"date",
+    c"date_bin",
+    c"date_trunc",
+    c"length",
+    c"lower",
+    c"md5",
+    c"replace",
+    c"timestamp",
+    c"timestamptz",
+    c"timezone",
+    c"upper",
+];
+
+unsafe fn is_call_never_null(
+    call: *mut pg_sys::FuncExpr,
+    query: *mut pg_sys::Query,
+) -> Result<bool> {
+    // SAFETY: as above. The name of a function is a palloc'd string, or null if it was dropped.
+    unsafe {
+        let function = (*call).funcid;
+        // A function that a user creates gets a larger OID.
+        if function.to_u32() >= pg_sys::FirstNormalObjectId {
+            return Ok(false);
+        }
+        let name = pg_sys::get_func_name(function);
+        if name.is_null() || !NEVER_NULL.contains(&CStr::from_ptr(name)) {
+            return Ok(false);
+        }
+        for argument in PgList::<pg_sys::Node>::from_pg((*call).args).iter_ptr() {
+            if !is_never_null(argument, query)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

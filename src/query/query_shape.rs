@@ -3,6 +3,7 @@
 
 use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 
@@ -11,6 +12,7 @@ use crate::query::bound_query::Bound;
 use crate::query::join_paths::PrimaryKeys;
 use crate::query::joins::{self, Joins};
 use crate::query::trace_column::{Tracing, range_entry, trace_column};
+use crate::query::{declared_text, key_rules};
 
 /// A column of a relation that a query reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,8 +48,35 @@ pub struct QueryShape {
     /// Empty for UNION, INTERSECT, EXCEPT and VALUES.
     pub from: Vec<FromItem>,
     pub outputs: Vec<OutputColumn>,
-    /// The columns that the query groups by: `None` without GROUP BY, and `None` for an expression.
-    pub groups: Option<Vec<Option<ReadColumn>>>,
+    /// What the query groups by: `None` without GROUP BY.
+    pub groups: Option<Vec<GroupedBy>>,
+}
+
+/// What a query groups by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupedBy {
+    Column(ReadColumn),
+    /// An expression over columns of one reading.
+    Expression {
+        reading: usize,
+        /// The expression over the columns of the reading's relation.
+        text: String,
+        /// The name of the output column that equals it, if there is one.
+        output: Option<String>,
+    },
+    /// Something else, for example a subquery, or several relations.
+    Other,
+}
+
+impl GroupedBy {
+    /// Returns the reading from whose row the value comes, if there is one.
+    pub fn reading(&self) -> Option<usize> {
+        match self {
+            GroupedBy::Column(column) => Some(column.reading),
+            GroupedBy::Expression { reading, .. } => Some(*reading),
+            GroupedBy::Other => None,
+        }
+    }
 }
 
 impl QueryShape {
@@ -136,23 +165,88 @@ pub fn describe_query(bound: &Bound) -> Result<QueryShape> {
             });
         }
         let by = |group: *mut pg_sys::SortGroupClause| {
-            let entry =
-                entries.iter_ptr().find(|e| (**e).ressortgroupref == (*group).tleSortGroupRef)?;
-            origin((*entry).expr)
+            let is_it =
+                |e: &*mut pg_sys::TargetEntry| (**e).ressortgroupref == (*group).tleSortGroupRef;
+            let Some(entry) = entries.iter_ptr().find(is_it) else { return Ok(GroupedBy::Other) };
+            if let Some(column) = origin((*entry).expr) {
+                return Ok(GroupedBy::Column(column));
+            }
+            let expression = grouped_expression((*entry).expr.cast(), tree);
+            let Some((reading, text)) = text_over_one_reading(expression, &origin, &joins)? else {
+                return Ok(GroupedBy::Other);
+            };
+            let is_shown = !(*entry).resjunk && !(*entry).resname.is_null();
+            let output =
+                is_shown.then(|| CStr::from_ptr((*entry).resname).to_string_lossy().into_owned());
+            Ok(GroupedBy::Expression { reading, text, output })
         };
         let has_groups = !query.groupClause.is_null();
         let is_plain = query.groupingSets.is_null();
-        let columns = match is_plain {
-            true => groups.iter_ptr().map(by).collect(),
-            false => vec![None],
+        let parts: Vec<GroupedBy> = match is_plain {
+            true => groups.iter_ptr().map(by).collect::<Result<_>>()?,
+            false => vec![GroupedBy::Other],
         };
         // An aggregate without GROUP BY has one row for everything.
         let groups = match (has_groups, query.hasAggs) {
-            (true, _) => Some(columns),
-            (false, true) => Some(vec![None]),
+            (true, _) => Some(parts),
+            (false, true) => Some(vec![GroupedBy::Other]),
             (false, false) => None,
         };
         Ok(QueryShape { joins, from, outputs, groups })
+    }
+}
+
+/// Returns the expression that an entry of a GROUP BY clause stands for.
+unsafe fn grouped_expression(
+    expression: *mut pg_sys::Node,
+    _tree: *mut pg_sys::Query,
+) -> *mut pg_sys::Node {
+    // From PostgreSQL 18 on, the entry refers to an entry of the range table with the expressions.
+    #[cfg(feature = "pg18")]
+    // SAFETY: the expression belongs to the tree, and the code reads each node as the type that its
+    // tag names.
+    unsafe {
+        if (*expression).type_ == NodeTag::T_Var {
+            let var = &*expression.cast::<pg_sys::Var>();
+            if let Some(entry) = range_entry(_tree, var.varno)
+                && (*entry).rtekind == pg_sys::RTEKind::RTE_GROUP
+            {
+                let grouped = PgList::<pg_sys::Node>::from_pg((*entry).groupexprs);
+                let place = usize::try_from(var.varattno - 1).unwrap_or(usize::MAX);
+                return grouped.get_ptr(place).unwrap_or(expression);
+            }
+        }
+    }
+    expression
+}
+
+/// Writes an expression as a text over the columns of the only reading that it uses. Returns `None`
+/// if a source key cannot contain the expression.
+unsafe fn text_over_one_reading(
+    expression: *mut pg_sys::Node,
+    origin: &dyn Fn(*mut pg_sys::Expr) -> Option<ReadColumn>,
+    joins: &Joins,
+) -> Result<Option<(usize, String)>> {
+    // SAFETY: the expression belongs to an analyzed tree, and so do its variables.
+    unsafe {
+        let is_simple = !pg_sys::contain_mutable_functions(expression)
+            && pg_sys::contain_var_clause(expression)
+            && !pg_sys::contain_subplans(expression);
+        if !is_simple {
+            return Ok(None);
+        }
+        let reading = Cell::new(None);
+        let column = |var: *mut pg_sys::Node| {
+            let found = origin(var.cast())?;
+            let is_same = reading.get().is_none_or(|of| of == found.reading);
+            reading.set(Some(found.reading));
+            is_same.then_some(found.column)
+        };
+        let Some(over_row) = key_rules::over_one_row(expression, &column) else { return Ok(None) };
+        let Some(reading) = reading.get() else { return Ok(None) };
+        let relation = joins.readings[reading].relation;
+        let text = declared_text::expression_text(over_row, relation)?;
+        Ok(Some((reading, text)))
     }
 }
 

@@ -9,7 +9,9 @@ use pgrx::PgList;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::{CStr, c_void};
 
+use crate::pg::error::Result;
 use crate::query::bound_query::Bound;
+use crate::query::parse_analysis::c_string;
 use crate::query::walker;
 
 /// Reports whether a query that was just bound is the query that a view keeps, with the same items.
@@ -50,6 +52,19 @@ pub fn copy_column_names(from: &Bound, to: &Bound) {
         // SAFETY: as above; trees may share names.
         unsafe { (*to).resname = (*from).resname };
     }
+}
+
+/// Names the output columns of a query that was just bound.
+pub fn name_columns(query: &Bound, names: &[&str]) -> Result<()> {
+    // SAFETY: an analyzed tree, to which nobody else refers; the list contains target entries.
+    unsafe {
+        let all = PgList::<pg_sys::TargetEntry>::from_pg((*query.tree).targetList);
+        let shown = all.iter_ptr().filter(|entry| !(**entry).resjunk);
+        for (entry, name) in shown.zip(names) {
+            (*entry).resname = pg_sys::pstrdup(c_string(name)?.as_ptr());
+        }
+    }
+    Ok(())
 }
 
 /// Returns the expression of an output column.

@@ -70,21 +70,59 @@ pub fn one_expression(argument: &str, text: &str) -> Result<()> {
         || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(sql.as_ptr())) }),
         |raised| bad(format!("The expression cannot be parsed: {}.", raised.message)),
     )?;
+    match is_one_target(&list) {
+        true => Ok(()),
+        false => Err(bad(format!("\"{text}\" is not a single expression."))),
+    }
+}
+
+/// Checks that `text` is a single expression, which may have a name: `expression AS name`.
+pub fn one_named_expression(argument: &str, text: &str) -> Result<()> {
+    let bad = |why: String| {
+        Error::new(
+            PgSqlErrorCode::ERRCODE_SYNTAX_ERROR,
+            format!("argument \"{argument}\" must consist of columns and expressions over the source's columns"),
+        )
+        .detail(why)
+        .hint("Write, for example, (at AT TIME ZONE 'UTC')::date AS day.")
+    };
+    let sql = c_string(&format!("select\n{text}\n"))?;
+    // SAFETY: only raw parsing.
+    let list = subtransaction(
+        || Ok(unsafe { PgList::<pg_sys::RawStmt>::from_pg(pg_sys::pg_parse_query(sql.as_ptr())) }),
+        |raised| bad(format!("\"{text}\" cannot be parsed: {}.", raised.message)),
+    )?;
+    match is_one_target(&list) {
+        true => Ok(()),
+        false => Err(bad(format!("\"{text}\" is not a single expression."))),
+    }
+}
+
+/// Reports whether parsed statements are one SELECT that consists of one column and nothing else.
+fn is_one_target(list: &PgList<pg_sys::RawStmt>) -> bool {
     // SAFETY: raw parsing returned these nodes, and they are valid as long as `list`. The code
     // reads each node as the type that its tag names.
-    let simple = list.len() == 1
+    list.len() == 1
         && list.get_ptr(0).is_some_and(|raw| unsafe {
-            let s = (*raw).stmt.cast::<pg_sys::SelectStmt>();
-            is_a((*raw).stmt, NodeTag::T_SelectStmt)
-                && (*s).op == pg_sys::SetOperation::SETOP_NONE
-                && PgList::<pg_sys::Node>::from_pg((*s).targetList).len() == 1
-                && (*s).fromClause.is_null()
-                && (*s).whereClause.is_null()
-                && (*s).groupClause.is_null()
-                && (*s).havingClause.is_null()
-                && (*s).sortClause.is_null()
-                && (*s).limitCount.is_null()
-                && (*s).limitOffset.is_null()
-        });
-    if simple { Ok(()) } else { Err(bad(format!("\"{text}\" is not a single expression."))) }
+            if !is_a((*raw).stmt, NodeTag::T_SelectStmt) {
+                return false;
+            }
+            let s = &*(*raw).stmt.cast::<pg_sys::SelectStmt>();
+            let lists = [
+                s.distinctClause,
+                s.fromClause,
+                s.groupClause,
+                s.windowClause,
+                s.valuesLists,
+                s.sortClause,
+                s.lockingClause,
+            ];
+            let nodes = [s.whereClause, s.havingClause, s.limitCount, s.limitOffset];
+            s.op == pg_sys::SetOperation::SETOP_NONE
+                && PgList::<pg_sys::Node>::from_pg(s.targetList).len() == 1
+                && lists.iter().all(|list| list.is_null())
+                && nodes.iter().all(|node| node.is_null())
+                && s.intoClause.is_null()
+                && s.withClause.is_null()
+        })
 }

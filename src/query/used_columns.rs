@@ -12,14 +12,24 @@ use crate::pg::spi;
 use crate::query::analyze::{self, Analysis};
 use crate::query::bound_query::Bound;
 use crate::query::named_source::{Named, Shadow};
-use crate::query::{never_null, view_tree};
+use crate::query::{never_null, same_query, view_tree};
 
 /// Returns a source as its flow's queries refer to it.
 pub fn shadow(source: &Source) -> Result<Shadow> {
+    let mut key_expressions = Vec::new();
+    if let Some(key) = &source.key_expressions {
+        let tree = view_tree::read_bound_query(key.bound.view)?;
+        for (k, _) in source.key.iter().zip(&key.texts).filter(|(_, text)| text.is_some()) {
+            // SAFETY: the tree was just read, and lives as long as the current memory context.
+            let expression = unsafe { same_query::column_of(tree, &k.name) };
+            key_expressions.extend(expression.map(|of| (k.name.clone(), of.cast())));
+        }
+    }
     Ok(Shadow {
         named: named(source.id, &source.name, source.relation)?,
         columns: columns::numbers(source.relation)?,
         key: source.key.iter().map(|k| k.name.clone()).collect(),
+        key_expressions,
     })
 }
 

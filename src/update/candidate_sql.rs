@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 
 use crate::catalog::model::{FillOrder, Source};
 use crate::pg::clock;
-use crate::pg::columns::{all_equal, equal_by_nulls, numbered};
+use crate::pg::columns::{Column, all_equal, equal_by_nulls, numbered};
 use crate::pg::spi::ident;
-use crate::query::{compose, names};
+use crate::query::{compose, key_rows, names};
 use crate::update::candidate_rows::{CandidateExprs, CandidateRow};
 use coco_core::decision::Mode;
 use coco_core::version::LogicId;
@@ -42,7 +42,7 @@ fn key_numbers(source: &Source) -> (Vec<String>, Vec<String>) {
 /// leaves the fingerprint to [`fingerprints_sql`]. `filter` selects rows before Postgres computes
 /// anything for them.
 fn items_sql(source: &Source, filter: &str, carry: bool) -> String {
-    items_of(source, &source.relation_name, filter, carry)
+    items_of(source, &key_rows::rows_relation(source), filter, carry)
 }
 
 /// Returns the same for the rows of another FROM item, with those of the relation's columns that the
@@ -107,7 +107,7 @@ pub fn all_items_sql(source: &Source) -> String {
         "select {named}, {ordinal} as ordinal, {fingerprint} as fingerprint from {relation} as {name}{expressions}",
         named = named.join(", "),
         fingerprint = compose::fingerprint_of_row(source),
-        relation = source.relation_name,
+        relation = key_rows::rows_relation(source),
         name = ident(&source.name),
         expressions = compose::expressions(source),
     )
@@ -138,7 +138,7 @@ pub fn fingerprints_sql(source: &Source) -> String {
         with = columns("s.fingerprint"),
         named = named.join(", "),
         fingerprint = compose::fingerprint_of_row(source),
-        relation = source.relation_name,
+        relation = key_rows::rows_relation(source),
         name = ident(&source.name),
         expressions = compose::expressions(source),
         same = all_equal(&source.key, &ours, &theirs),
@@ -192,7 +192,7 @@ pub fn every_key_sql(source: &Source, forced: &str) -> String {
         names = numbered("c.k", own.len()).join(", "),
         all = all.join(", "),
         named = named.join(", "),
-        relation = source.relation_name,
+        relation = key_rows::rows_relation(source),
         name = ident(&source.name),
         tracking = source.tracking_view,
         same = all_equal(&source.key, &ours, &tracked),
@@ -235,8 +235,9 @@ fn rows_of_changed(source: &Source) -> String {
     let (name, wanted) = (ident(&source.name), changed_alias(source));
     // Not all columns: the owner may lack the right to read some.
     let expressions = source.expressions.iter().flat_map(|expressions| &expressions.used);
-    let read = source.key.iter().chain(&source.used).chain(expressions);
-    let columns: BTreeSet<String> = read.map(|c| format!("{name}.{}", c.quoted())).collect();
+    let read = source.used.iter().chain(expressions).map(Column::quoted);
+    let key = (0..source.key.len()).map(|place| source.key_column(place));
+    let columns: BTreeSet<String> = key.chain(read).map(|c| format!("{name}.{c}")).collect();
     let columns = columns.into_iter().collect::<Vec<_>>().join(", ");
     let keys = numbered(&format!("{wanted}.k"), source.key.len());
     let each: Vec<String> = equal_by_nulls(&source.key, &keys_of(source), &keys)
@@ -248,7 +249,7 @@ fn rows_of_changed(source: &Source) -> String {
             let first = alike.is_null.map_or(String::new(), |nulls| any(&nulls) + " and ");
             format!(
                 "select {columns} from {relation} as {name} where {first}{same}",
-                relation = source.relation_name,
+                relation = key_rows::rows_relation(source),
                 same = any(&alike.condition),
             )
         })
@@ -293,7 +294,7 @@ fn bulk_items_sql(source: &Source, carry: bool) -> String {
            from coco_changed as {wanted} left join {relation} as {name} on {same}{expressions} offset 0",
         keys = keys.join(", "),
         carried = carried(source, carry),
-        relation = source.relation_name,
+        relation = key_rows::rows_relation(source),
         name = ident(&source.name),
         same = all_equal(&source.key, &keys, &own),
         expressions = compose::expressions(source),

@@ -23,6 +23,7 @@ pub mod initial_load;
 pub mod key_conflicts;
 pub mod limited;
 pub mod limits;
+pub mod logged_keys;
 pub mod lookups;
 pub mod memo_salvage;
 pub mod nullable_columns;

@@ -21,7 +21,7 @@ use crate::pg::tuplestore::rows::TupleStore;
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::update::candidate_rows::key_columns;
 use crate::update::cursor_cache::{CursorCache, CursorUpdate};
-use crate::update::retry_due;
+use crate::update::{logged_keys, retry_due};
 use coco_core::decision::Mode;
 use coco_core::source_work::{ForcedItems, PlannedRead};
 use coco_core::version::LogicId;
@@ -323,6 +323,12 @@ impl PlannedCursor {
             retry_due::add_due_failures(statements, source, how.mode, &mut due)?;
             return Ok(Some(SourcePlan::Rows { rows: keys, due }));
         }
+        if let Some(key) = &source.key_expressions {
+            match logged_keys::keys_of_logged(source, key, &keys)? {
+                Some(of_items) => keys = of_items,
+                None => return Ok(None),
+            }
+        }
         self.waiting = retry_due::add_due_failures(statements, source, how.mode, &mut keys)?;
         Ok(Some(SourcePlan::Keys(keys)))
     }
@@ -339,12 +345,20 @@ impl PlannedCursor {
         if source.reads_states {
             return Ok(None);
         }
-        let mut keys = TupleStore::new(&key_columns(source))?;
+        let logged = logged(source);
+        let mut keys = TupleStore::new(&key_columns(&logged))?;
         let behind = self.before.as_ref().filter(|c| c.behind && c.signature == log.signature);
         let (Some(since), Some(capture)) = (behind, &self.capture) else { return Ok(None) };
+        let columns = &log.columns;
         let read =
-            change_log::changed(statements, capture, source, &log.columns, since, None, &mut keys)?;
-        Ok(matches!(read, change_log::LogRead::Keys(_)).then_some(keys))
+            change_log::changed(statements, capture, &logged, columns, since, None, &mut keys)?;
+        match (read, &source.key_expressions) {
+            (change_log::LogRead::Anything, _) => Ok(None),
+            (change_log::LogRead::Keys(_), None) => Ok(Some(keys)),
+            (change_log::LogRead::Keys(_), Some(key)) => {
+                logged_keys::keys_of_logged(source, key, &keys)
+            }
+        }
     }
 
     /// Reports whether to scan a source that is scanned only now and then. Determines when to scan
@@ -420,9 +434,10 @@ impl PlannedCursor {
 
 /// Returns the source as its change log sees it.
 fn logged(source: &Source) -> Cow<'_, Source> {
-    match source.reads_states {
-        true => Cow::Owned(source.by_rows()),
-        false => Cow::Borrowed(source),
+    match (source.reads_states, &source.key_expressions) {
+        (true, _) => Cow::Owned(source.by_rows()),
+        (false, Some(_)) => Cow::Owned(source.by_captured()),
+        (false, None) => Cow::Borrowed(source),
     }
 }
 

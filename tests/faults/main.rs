@@ -28,6 +28,7 @@ mod crashes;
 mod dump;
 mod dumped_expectations;
 mod dumped_groups;
+mod dumped_keys;
 mod fuzz;
 mod pg_upgrade;
 mod restore;

@@ -89,7 +89,7 @@ fn what_cannot_be_kept_is_refused_with_the_reason_and_the_mend() {
         ("select coco.create_flow('x', 'd', target => 't')".to_owned(), "22023", "argument \"query\" is missing", "coco.add_target"),
         ("select coco.create_flow('x', query => 'select 1')".to_owned(), "22023", "argument \"source\" is missing", ""),
         ("select coco.create_flow('x', 'nopk', 'select a from nopk', 't', '{a}')".to_owned(), "42P16", "source public.nopk has no primary key, and no key was specified", "source_key"),
-        ("select coco.create_flow('x', 'nopk', 'select a from nopk', 't', '{a}', source_key => '{a+1}')".to_owned(), "0A000", "the key of source public.nopk cannot contain the expression a+1", "GENERATED ALWAYS AS (a+1) STORED"),
+        ("select coco.create_flow('x', 'nopk', 'select a from nopk', 't', '{a}', source_key => '{a+random()}')".to_owned(), "42P17", "the expression a+random() in the source key is not immutable", "IMMUTABLE"),
         ("select coco.create_flow('x', 'seq', 'select 1 as a from seq', 't', '{a}', source_key => '{last_value}')".to_owned(), "42809", "is not a table, view", ""),
         ("select * from coco.update('nosuch')".to_owned(), "42704", "flow \"nosuch\" does not exist", "coco.flows"),
     ];

@@ -61,6 +61,7 @@ mod handing_over;
 mod history;
 mod installation;
 mod internal_forged;
+mod key_expressions;
 mod labels;
 mod lineage;
 mod lineage_inputs;

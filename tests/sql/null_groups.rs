@@ -428,51 +428,6 @@ fn what_cannot_be_a_nullable_key_is_refused() {
 }
 
 #[test]
-fn an_expression_is_no_key_and_the_hint_names_a_generated_column() {
-    let mut db = TestDb::new("null_groups_expression");
-    db.run("create table s (id int primary key, city text, at timestamptz not null)");
-    for expression in ["lower(city)", "(at at time zone 'Europe/Berlin')::date"] {
-        let quoted = expression.replace('\'', "''");
-        let said = refused(
-            &mut db,
-            &format!(
-                "select coco.create_flow('f', 's', 'select 1 as one, count(*) as n from s', 't', '{{one}}',
-                   source_key => array['{quoted}'])"
-            ),
-        );
-        assert!(
-            said.starts_with(&format!(
-                "0A000 | the key of source public.s cannot contain the expression {expression} | "
-            )),
-            "{said}"
-        );
-        assert!(said.contains(&format!("GENERATED ALWAYS AS ({expression}) STORED")), "{said}");
-    }
-    let missing = refused(
-        &mut db,
-        "select coco.create_flow('f', 's', 'select 1 as one from s', 't', '{one}', source_key => '{town}')",
-    );
-    assert!(
-        missing.starts_with("42703 | key column \"town\" does not exist in source public.s"),
-        "{missing}"
-    );
-    // The way that the hint names. The generated column is nullable.
-    db.run(
-        "alter table s add column town text generated always as (lower(city)) stored;
-         insert into s values (1, 'Rome', now()), (2, 'ROME', now()), (3, null, now())",
-    );
-    let query = "select town, count(*) as n from s group by town";
-    db.run(&format!(
-        "select coco.create_flow('f', 's', '{query}', 't', '{{town}}', source_key => '{{town}}')"
-    ));
-    db.update("f", "normal");
-    is_the_query(&mut db, "f", "t", query, "the first update");
-    db.run("update s set city = null where id = 1");
-    db.update("f", "normal");
-    is_the_query(&mut db, "f", "t", query, "the change");
-}
-
-#[test]
 fn an_owner_who_may_read_some_columns_has_groups_of_null() {
     let mut db = TestDb::new("null_groups_columns");
     db.run(SALES);

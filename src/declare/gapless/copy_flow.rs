@@ -201,6 +201,15 @@ fn copy_sources(main: &Flow, version: &str) -> Result<BTreeMap<i32, i32>> {
     let mut ids = BTreeMap::new();
     for source in &main.sources {
         let id = copy_source(main, source, None, version)?;
+        if let Some(key) = &source.key_expressions {
+            let comment = object_comments::key_comment(version, &source.name);
+            let view = copy_view(main, &key.bound, "key", id, version, &comment)?;
+            let _as = RoleGuard::extension_owner()?;
+            spi::execute(
+                "update coco_internal.source set key_view = $2::oid::regclass where id = $1",
+                &[arg(id), arg(view)],
+            )?;
+        }
         if let Some(expressions) = &source.expressions {
             let comment = object_comments::expressions_comment(version, &source.name);
             let view = copy_view(main, &expressions.bound, "source", id, version, &comment)?;
@@ -234,9 +243,9 @@ fn copy_sources(main: &Flow, version: &str) -> Result<BTreeMap<i32, i32>> {
 fn copy_source(main: &Flow, source: &Source, of: Option<i32>, version: &str) -> Result<i32> {
     let _as = RoleGuard::extension_owner()?;
     let id = spi::returning(
-        "insert into coco_internal.source (flow, name, relation, key, grouped, ordinal, fingerprint, used, capture,
+        "insert into coco_internal.source (flow, name, relation, key, key_expressions, grouped, ordinal, fingerprint, used, capture,
                                   refresh_interval, lookup_of, affects, tracking, tracking_view)
-         select $2, name, relation, key, grouped, ordinal, fingerprint, used, capture,
+         select $2, name, relation, key, key_expressions, grouped, ordinal, fingerprint, used, capture,
                 refresh_interval, $3, affects, 0::oid::regclass, 0::oid::regclass
            from coco_internal.source where id = $1 returning id",
         &[arg(source.id), arg(version), arg(of)],

@@ -3,15 +3,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::model::{Flow, Source, Target};
+use crate::catalog::model::{Flow, KeyExpressions, Source, Target};
 use crate::inspect::explain::finding::{Finding, between, finding};
 use crate::memo;
 use crate::pg::acting_role::RoleGuard;
+use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg, ident, qualified};
 use crate::pg::tuplestore::statements::SpiSession;
 use crate::query::batch::Batch;
 use crate::query::compose::{self, Items};
+use crate::query::declared_text;
 use crate::update::limits::Limits;
 use crate::update::lookups;
 use coco_core::plan_reader;
@@ -57,7 +59,7 @@ fn both(
     indexes: &mut Indexes,
 ) -> Result<Vec<Finding>> {
     let (text, reads) = planned(flow, batched, sql, 1)?;
-    indexes.look_at(&reads)?;
+    indexes.look_at(batched, &reads)?;
     let mut all = vec![finding("plan for one item", name, text).verbatim()];
     let (text, reads) = planned(flow, batched, sql, limits.batch)?;
     let size = match flow.batch_size {
@@ -162,6 +164,19 @@ impl Table {
     }
 }
 
+/// Returns the columns and expressions of a source key, as an index on them names them.
+fn key_in_index(source: &Source, key: &KeyExpressions) -> Result<Vec<String>> {
+    let place = |(n, k): (usize, &Column)| {
+        if !source.is_expression(n) {
+            return Ok(k.quoted());
+        }
+        let (of, relation) = (&source.name, source.relation);
+        let text = declared_text::column_text(&key.bound, &k.name, of, relation, false)?;
+        Ok(format!("({})", text.unwrap_or_default()))
+    };
+    source.key.iter().enumerate().map(place).collect()
+}
+
 /// Reports whether an index that is always usable begins with these columns, in any order.
 fn indexed(relation: pgrx::pg_sys::Oid, columns: &[String]) -> Result<bool> {
     let found = spi::scalar::<bool>(
@@ -187,6 +202,11 @@ struct Indexes(Vec<Finding>);
 impl Indexes {
     fn want(&mut self, table: &str, columns: &[String], why: String) {
         let columns: Vec<String> = columns.iter().map(|c| ident(c)).collect();
+        self.want_over(table, &columns, why);
+    }
+
+    /// Adds an index over columns and expressions.
+    fn want_over(&mut self, table: &str, columns: &[String], why: String) {
         let create = format!("CREATE INDEX ON {table} ({});", columns.join(", "));
         if !self.0.iter().any(|f| f.hint.as_deref() == Some(&create)) {
             self.0.push(finding("index", table, why).hint(create));
@@ -194,7 +214,7 @@ impl Indexes {
     }
 
     /// Adds indexes for large tables that the plan for one item reads as a whole.
-    fn look_at(&mut self, reads: &[FullRead]) -> Result<()> {
+    fn look_at(&mut self, source: &Source, reads: &[FullRead]) -> Result<()> {
         for read in reads {
             let table = Table::of(read)?;
             if table.bytes < LARGE {
@@ -203,7 +223,10 @@ impl Indexes {
             let size =
                 format!("for one item, the whole table is read ({} MB)", table.bytes / LARGE);
             let columns = read.compared_columns.as_slice();
-            if columns.is_empty() {
+            let of_source = table.oid == source.relation;
+            if let (true, Some(key)) = (of_source, &source.key_expressions) {
+                self.want_over(&table.shown, &key_in_index(source, key)?, size);
+            } else if columns.is_empty() {
                 let found = finding(
                     "index",
                     &table.shown,

@@ -96,7 +96,7 @@ pub fn typed_key_sql(source: &Source) -> Result<String> {
     let columns: Vec<&Column> = source.key.iter().collect();
     Ok(format!(
         "select {} from pg_catalog.jsonb_to_record($1) as {}",
-        source.key_of("s").join(", "),
+        source.named_key_of("s").join(", "),
         typed_alias("s", &columns)?,
     ))
 }

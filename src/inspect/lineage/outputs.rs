@@ -2,9 +2,9 @@
 
 use crate::catalog::model::{Flow, Source};
 use crate::flows::cache;
-use crate::inspect::lineage::{by_indexes, fitting_sources, object, of_typed, typed};
+use crate::inspect::lineage::{by_indexes, fitting_sources, object, typed_key_sql};
 use crate::pg::acting_role::RoleGuard;
-use crate::pg::columns::all_equal;
+use crate::pg::columns::{all_equal, numbered};
 use crate::pg::error::Result;
 use crate::pg::json::Json;
 use crate::pg::spi::{self, arg, ident};
@@ -32,10 +32,11 @@ pub fn outputs(name: &str, key: Json, source: Option<&str>) -> Result<Vec<Output
 }
 
 fn of_source(flow: &Flow, source: &Source, key: &Json, found: &mut Vec<Output>) -> Result<()> {
-    let given: Vec<String> = source.key.iter().map(of_typed).collect();
+    let given = numbered("q.k", source.key.len());
     let item = format!(
-        "{} join {} as t on {}",
-        typed(source.relation)?,
+        "({}) as q ({}) join {} as t on {}",
+        typed_key_sql(source)?,
+        numbered("k", source.key.len()).join(", "),
         source.tracking_view,
         all_equal(&source.key, &tracking_keys(source, "t"), &given),
     );
