@@ -131,9 +131,14 @@ pub struct GroupState {
     pub used: Vec<Column>,
     /// The source's relation, quoted and schema-qualified.
     pub relation: String,
-    /// The columns of the source key in the relation, and their numbers.
+    /// The source key as the query declares it, and the place of each column of it among what the
+    /// query groups by.
     pub key: Vec<Column>,
-    pub key_numbers: Vec<i16>,
+    pub key_places: Vec<usize>,
+    /// A FROM item with the rows of the source and the columns `key_of_row`, and these columns of a row
+    /// `s`: the group that the row belongs to.
+    pub rows_with_key: String,
+    pub key_of_row: Vec<String>,
     /// The columns of the table of groups from `k1` on that items have: the key, the counts of rows, and
     /// the parts.
     pub columns: Vec<Column>,

@@ -16,7 +16,7 @@ use crate::pg::relations;
 use crate::pg::spi::{self, arg};
 use crate::query::group_parts::{self, GroupParts};
 use crate::query::group_rules::{self, ShapedGroups, cannot_keep};
-use crate::query::view_tree;
+use crate::query::{used_columns, view_tree};
 
 /// How coco computes the groups of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ struct CheckedGroups<'a> {
     source: &'a Source,
     row_key: Vec<Column>,
     row_key_numbers: Vec<i16>,
-    key_numbers: Vec<i16>,
+    key_places: Vec<usize>,
     parts: GroupParts,
     shaped: ShapedGroups,
 }
@@ -114,14 +114,9 @@ fn check_groups(flow: &Flow) -> Result<CheckedGroups<'_>> {
     let tree = view_tree::copy_for_view(view)?;
     // SAFETY: the tree is a copy that nobody else refers to.
     let parts = unsafe { group_parts::take_apart(tree, source.relation)? };
-    let key_numbers = numbers_of(&source.key);
-    let mut sorted = key_numbers.clone();
-    sorted.sort_unstable();
-    if parts.grouped_by != sorted {
-        return Err(cannot_keep(
-            "the query does not group by exactly the columns of the source key",
-        ));
-    }
+    let key_places = parts.places_of_key(&used_columns::shadow(source)?).ok_or_else(|| {
+        cannot_keep("the query does not group by exactly the columns of the source key")
+    })?;
     let differs = |k: &&Column| !group_rules::has_one_form(k.type_oid, k.typmod, k.collation);
     if let Some(k) = source.key.iter().find(differs) {
         return Err(cannot_keep(format!(
@@ -132,17 +127,17 @@ fn check_groups(flow: &Flow) -> Result<CheckedGroups<'_>> {
     }
     let shaped = parts.shape()?;
     let row_key_numbers = numbers_of(&row_key);
-    Ok(CheckedGroups { source, row_key, row_key_numbers, key_numbers, parts, shaped })
+    Ok(CheckedGroups { source, row_key, row_key_numbers, key_places, parts, shaped })
 }
 
 /// Creates the tables and views of the groups of a flow whose only target has just got its query. The
 /// caller holds the flow's lock.
 pub fn make_groups(flow: &Flow) -> Result<()> {
-    let CheckedGroups { source, row_key, row_key_numbers, key_numbers, parts, shaped } =
+    let CheckedGroups { source, row_key, row_key_numbers, key_places, parts, shaped } =
         check_groups(flow)?;
     let shape = shaped.shape.clone();
     // SAFETY: the numbers are those of columns of the source.
-    let rows = unsafe { parts.row_part(shaped, &row_key_numbers, &key_numbers)? };
+    let rows = unsafe { parts.row_part(shaped, &row_key_numbers, &key_places)? };
     group_tables::create_groups(&NewGroups {
         flow: &flow.name,
         owner: flow.owner,
@@ -168,10 +163,6 @@ fn check_source(source: &Source) -> Result<()> {
     }
     if source.fingerprint.is_some() {
         return Err(cannot_keep("the source has a fingerprint"));
-    }
-    if source.key_expressions.is_some() {
-        return Err(cannot_keep("the source key contains an expression")
-            .hint("Use a generated column with the expression as the key, or declare the flow without aggregate => 'delta'."));
     }
     match source.grouped {
         true => Ok(()),

@@ -10,7 +10,7 @@ use crate::pg::acting_role::RoleGuard;
 use crate::pg::columns::{self, Column};
 use crate::pg::error::{Error, Result};
 use crate::pg::spi::{self, arg};
-use crate::query::{group_parts, used_columns, view_tree};
+use crate::query::{group_parts, key_rows, used_columns, view_tree};
 
 /// Sets how coco keeps the groups of a flow's source.
 pub fn load_group_state(flow: &mut Flow) -> Result<()> {
@@ -41,17 +41,26 @@ pub fn load_group_state(flow: &mut Flow) -> Result<()> {
     let shadows = [used_columns::shadow(source)?];
     let used =
         used_columns::analyze_view(&rows, &shadows)?.used.pop().flatten().unwrap_or_default();
-    let numbers = columns::numbers(source.relation)?;
-    let number = |k: &Column| numbers.iter().find(|(_, name)| *name == k.name).map(|(n, _)| *n);
-    let declared = |k: &Column| all.iter().find(|c| c.name == k.name).cloned();
+    let key_places = parts.places_of_key(&shadows[0]).ok_or_else(damaged)?;
+    let computed = match &source.key_expressions {
+        Some(key) => columns::of_relation(key.bound.view)?,
+        None => vec![],
+    };
+    let computed: Vec<Column> = computed.into_iter().map(|a| a.column).collect();
+    let declared = |(n, k): (usize, &Column)| {
+        let of = if source.is_expression(n) { &computed } else { &all };
+        of.iter().find(|c| c.name == k.name).cloned()
+    };
     source.groups = Some(Rc::new(GroupState {
         columns: group_tables::state_columns(&source.key, &shape)?,
         shape,
         rows,
         used: all.iter().filter(|c| used.contains(&c.name)).cloned().collect(),
         relation: source.relation_name.clone(),
-        key: source.key.iter().filter_map(declared).collect(),
-        key_numbers: source.key.iter().filter_map(number).collect(),
+        key: source.key.iter().enumerate().filter_map(declared).collect(),
+        key_places,
+        rows_with_key: key_rows::rows_relation(source).into_owned(),
+        key_of_row: source.key_of("s"),
         contributions: contributions_table(source.id),
         groups: InternalTable::Groups.name(source.id),
         groups_view,

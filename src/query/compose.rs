@@ -375,12 +375,12 @@ fn shadow(source: &Source) -> Result<String> {
 /// Selects the state of a group: the columns that the query groups by, and the results of its
 /// aggregates.
 fn states_sql(groups: &GroupState) -> String {
-    let keys = groups.key_numbers.len();
+    let keys = groups.key_places.len();
     let mut columns: Vec<String> = groups
-        .key_numbers
+        .key_places
         .iter()
         .zip(numbered("item.u", keys))
-        .map(|(number, u)| format!("{u} as {KEY}{number}"))
+        .map(|(place, u)| format!("{u} as {KEY}{}", place + 1))
         .collect();
     let rows = format!("item.u{}", keys + 1);
     // The number of failing rows is between the number of rows and the parts.

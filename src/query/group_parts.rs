@@ -6,7 +6,7 @@
 //! -- the row part
 //! select id as r1, region as g1, case when paid then amount end as e1 from sales where kind = 1
 //! -- the group part, over the CTE of the states
-//! select k2 as region, a1 as total from <states>
+//! select k1 as region, a1 as total from <states>
 //! ```
 //!
 //! Both parts come from the bound tree, so no name is resolved again. HAVING and expressions over
@@ -22,18 +22,19 @@ use std::ffi::{CStr, CString, c_void};
 use crate::pg::columns::Column;
 use crate::pg::error::{Error, Result};
 use crate::query::group_rules::{ShapedGroups, cannot_keep, column_for};
+use crate::query::named_source::Shadow;
 use crate::query::trace_column::range_entry;
-use crate::query::walker;
+use crate::query::{key_rules, walker};
 
-/// The prefixes of the columns of the CTE of the states: of a key column, by its number in the source,
-/// and of an aggregate, by its place.
+/// The prefixes of the columns of the CTE of the states: of what the query groups by, and of an
+/// aggregate, each by its place.
 pub const KEY: &str = "k";
 pub const AGGREGATE: &str = "a";
 
 /// A query that groups the rows of its source, taken apart.
 pub struct GroupParts {
-    /// The numbers of the source's columns that the query groups by.
-    pub grouped_by: Vec<i16>,
+    /// What the query groups by, each once.
+    grouped_by: Vec<*mut pg_sys::Node>,
     /// A copy of the query, in which no column stands for a grouped one.
     tree: *mut pg_sys::Query,
     /// The place of the source in FROM.
@@ -61,7 +62,7 @@ pub unsafe fn take_apart(tree: *mut pg_sys::Query, relation: pg_sys::Oid) -> Res
         check_clauses(&*tree)?;
         without_group_entry(tree);
         let at = only_relation(tree, relation)?;
-        let grouped_by = grouped_columns(tree, at)?;
+        let grouped_by = grouped_by(tree);
         let shown = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
         let mut search = Search { found: vec![], other: false };
         let context: *mut c_void = (&raw mut search).cast();
@@ -77,12 +78,7 @@ pub unsafe fn take_apart(tree: *mut pg_sys::Query, relation: pg_sys::Oid) -> Res
         }
         let mut aggregates: Vec<*mut pg_sys::Node> = Vec::new();
         for aggregate in search.found {
-            let is_this = |known: &*mut pg_sys::Node| {
-                pg_sys::equal((*known).cast::<c_void>(), aggregate.cast::<c_void>())
-            };
-            if !aggregates.iter().any(is_this) {
-                aggregates.push(aggregate);
-            }
+            add_once(&mut aggregates, aggregate);
         }
         Ok(GroupParts { grouped_by, tree, at, aggregates })
     }
@@ -127,28 +123,36 @@ unsafe fn only_relation(tree: *mut pg_sys::Query, relation: pg_sys::Oid) -> Resu
     }
 }
 
-/// Returns the columns that the query groups by.
-unsafe fn grouped_columns(tree: *mut pg_sys::Query, at: i32) -> Result<Vec<i16>> {
-    // SAFETY: as in `take_apart`; the code reads each node as the type that its tag names.
+/// Returns what the query groups by, each once, in the order of GROUP BY.
+unsafe fn grouped_by(tree: *mut pg_sys::Query) -> Vec<*mut pg_sys::Node> {
+    // SAFETY: as in `take_apart`.
     unsafe {
         let entries = PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList);
-        let mut columns = Vec::new();
+        let mut grouped = Vec::new();
         for group in PgList::<pg_sys::SortGroupClause>::from_pg((*tree).groupClause).iter_ptr() {
             let reference = (*group).tleSortGroupRef;
             let entry = entries.iter_ptr().find(|entry| (**entry).ressortgroupref == reference);
-            let expression = entry.map_or(std::ptr::null_mut(), |entry| (*entry).expr);
-            match column_of(expression.cast(), at) {
-                Some(column) => columns.push(column),
-                None => {
-                    return Err(cannot_keep(
-                        "the query groups by an expression that is not a column",
-                    ));
-                }
+            if let Some(entry) = entry {
+                add_once(&mut grouped, (*entry).expr.cast());
             }
         }
-        columns.sort_unstable();
-        columns.dedup();
-        Ok(columns)
+        grouped
+    }
+}
+
+/// Returns the place of an expression among others.
+unsafe fn place_of(all: &[*mut pg_sys::Node], expression: *mut pg_sys::Node) -> Option<usize> {
+    // SAFETY: nodes of analyzed trees.
+    all.iter().position(|known| unsafe {
+        pg_sys::equal((*known).cast::<c_void>(), expression.cast::<c_void>())
+    })
+}
+
+/// Adds an expression unless it is there already.
+unsafe fn add_once(all: &mut Vec<*mut pg_sys::Node>, expression: *mut pg_sys::Node) {
+    // SAFETY: as above.
+    if unsafe { place_of(all, expression) }.is_none() {
+        all.push(expression);
     }
 }
 
@@ -261,6 +265,25 @@ impl GroupParts {
         self.at
     }
 
+    /// Returns the place of each column of the source's key among what the query groups by; `None` if
+    /// the query does not group by exactly the key.
+    pub fn places_of_key(&self, source: &Shadow) -> Option<Vec<usize>> {
+        let at = self.at;
+        let is_key = |name: &str, grouped: *mut pg_sys::Node| match source.key_expression(name) {
+            // SAFETY: both expressions belong to analyzed trees.
+            Some(key) => unsafe {
+                key_rules::is_same_over_row(grouped, &|var| column_of(var, at), key)
+            },
+            // SAFETY: as above.
+            None => unsafe { column_of(grouped, at) }
+                .is_some_and(|number| source.column(number).is_some_and(|column| column == name)),
+        };
+        let place = |name: &String| self.grouped_by.iter().position(|node| is_key(name, *node));
+        let places: Vec<usize> = source.key.iter().map(place).collect::<Option<_>>()?;
+        let has_all = (0..self.grouped_by.len()).all(|n| places.contains(&n));
+        (has_all && places.len() == self.grouped_by.len()).then_some(places)
+    }
+
     /// Finds the rules for the aggregates of the query. Fails (0A000) if there is none for one of them.
     pub fn shape(&self) -> Result<ShapedGroups> {
         let mut shaped = ShapedGroups::default();
@@ -273,7 +296,8 @@ impl GroupParts {
 }
 
 impl GroupParts {
-    /// Returns the row part: the columns of these numbers, then the expressions.
+    /// Returns the row part: the columns of these numbers, what the query groups by at these places,
+    /// then the expressions.
     ///
     /// # Safety
     /// The numbers are those of columns of the source.
@@ -281,9 +305,9 @@ impl GroupParts {
         self,
         shaped: ShapedGroups,
         row_key: &[i16],
-        key: &[i16],
+        key: &[usize],
     ) -> Result<RowPart> {
-        let GroupParts { tree, at, .. } = self;
+        let GroupParts { tree, at, grouped_by, .. } = self;
         let ShapedGroups { shape, expressions } = shaped;
         // SAFETY: the tree is a copy that nobody else refers to. Its only entry in FROM is the source.
         unsafe {
@@ -291,21 +315,26 @@ impl GroupParts {
                 .ok_or_else(|| Error::internal("a query has no entry for its source"))?;
             let relation = (*entry).relid;
             let mut nodes: Vec<(String, *mut pg_sys::Node)> = Vec::new();
-            for (prefix, numbers) in [("r", row_key), ("g", key)] {
-                for (n, number) in numbers.iter().enumerate() {
-                    let (mut type_oid, mut typmod, mut collation) =
-                        (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
-                    pg_sys::get_atttypetypmodcoll(
-                        relation,
-                        *number,
-                        &mut type_oid,
-                        &mut typmod,
-                        &mut collation,
-                    );
-                    let var = pg_sys::makeVar(at, *number, type_oid, typmod, collation, 0);
-                    nodes.push((format!("{prefix}{}", n + 1), var.cast()));
-                    allow_reading(tree, entry, *number);
-                }
+            for (n, number) in row_key.iter().enumerate() {
+                let (mut type_oid, mut typmod, mut collation) =
+                    (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+                pg_sys::get_atttypetypmodcoll(
+                    relation,
+                    *number,
+                    &mut type_oid,
+                    &mut typmod,
+                    &mut collation,
+                );
+                let var = pg_sys::makeVar(at, *number, type_oid, typmod, collation, 0);
+                nodes.push((format!("r{}", n + 1), var.cast()));
+                allow_reading(tree, entry, *number);
+            }
+            for (n, place) in key.iter().enumerate() {
+                let grouped = grouped_by
+                    .get(*place)
+                    .ok_or_else(|| Error::internal("a query does not group by its source key"))?;
+                let copy = pg_sys::copyObjectImpl((*grouped).cast());
+                nodes.push((format!("g{}", n + 1), copy.cast()));
             }
             for (column, node) in shape.expressions.iter().zip(expressions) {
                 nodes.push((column.name.clone(), node));
@@ -327,17 +356,17 @@ impl GroupParts {
         }
     }
 
-    /// Returns the group part: the query over `states`, a subquery with a column for each key column of
-    /// the source ([`KEY`]) and each aggregate ([`AGGREGATE`]).
+    /// Returns the group part: the query over `states`, a subquery with a column for everything that
+    /// the query groups by ([`KEY`]) and each aggregate ([`AGGREGATE`]).
     ///
     /// # Safety
     /// `states` is an analyzed subquery that is one level below the query.
     pub unsafe fn group_part(self, states: *mut pg_sys::Query) -> Result<*mut pg_sys::Query> {
-        let GroupParts { tree, at, aggregates, .. } = self;
+        let GroupParts { tree, at, aggregates, grouped_by } = self;
         // SAFETY: the tree is a copy that nobody else refers to. The walks change each expression of
         // the result in turn.
         unsafe {
-            let mut replacing = States { at, states, aggregates, failed: None };
+            let mut replacing = States { at, states, grouped_by, aggregates, failed: None };
             let context: *mut c_void = (&raw mut replacing).cast();
             let mut kept = PgList::<pg_sys::TargetEntry>::new();
             for entry in PgList::<pg_sys::TargetEntry>::from_pg((*tree).targetList).iter_ptr() {
@@ -372,10 +401,11 @@ unsafe fn ungroup(tree: *mut pg_sys::Query) {
     }
 }
 
-/// Replaces the columns and the aggregates of a query by columns of the states.
+/// Replaces what a query groups by, and its aggregates, by columns of the states.
 struct States {
     at: i32,
     states: *mut pg_sys::Query,
+    grouped_by: Vec<*mut pg_sys::Node>,
     aggregates: Vec<*mut pg_sys::Node>,
     failed: Option<Error>,
 }
@@ -426,19 +456,13 @@ unsafe extern "C-unwind" fn replace_by_state(
     // SAFETY: a node of the tree; the context is the `States` that started this walk.
     unsafe {
         let states = &mut *context.cast::<States>();
-        match (*node).type_ {
-            NodeTag::T_Aggref => {
-                let is_this = |known: &*mut pg_sys::Node| {
-                    pg_sys::equal((*known).cast::<c_void>(), node.cast::<c_void>())
-                };
-                let place = states.aggregates.iter().position(is_this);
-                states.column(&format!("{AGGREGATE}{}", place.map_or(0, |n| n + 1)), node)
-            }
-            NodeTag::T_Var => match column_of(node, states.at) {
-                Some(number) => states.column(&format!("{KEY}{number}"), node),
-                None => walker::mutate_children(node, replace_by_state, context),
-            },
-            _ => walker::mutate_children(node, replace_by_state, context),
+        if (*node).type_ == NodeTag::T_Aggref {
+            let place = place_of(&states.aggregates, node);
+            return states.column(&format!("{AGGREGATE}{}", place.map_or(0, |n| n + 1)), node);
+        }
+        match place_of(&states.grouped_by, node) {
+            Some(place) => states.column(&format!("{KEY}{}", place + 1), node),
+            None => walker::mutate_children(node, replace_by_state, context),
         }
     }
 }

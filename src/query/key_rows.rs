@@ -20,7 +20,8 @@ pub fn rows_relation(source: &Source) -> Cow<'_, str> {
     };
     // Not all columns: the owner may lack the right to read some.
     let columns = source.key.iter().enumerate().filter(|(n, _)| !source.is_expression(*n));
-    let columns = columns.map(|(_, column)| column).chain(&source.used).chain(&key.used);
+    let columns = columns.map(|(_, column)| column);
+    let columns = columns.chain(&source.row_key).chain(&source.used).chain(&key.used);
     let of_expressions = source.expressions.iter().flat_map(|expressions| &expressions.used);
     let columns: BTreeSet<String> =
         columns.chain(of_expressions).map(|c| format!("r.{}", c.quoted())).collect();

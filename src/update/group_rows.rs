@@ -255,13 +255,12 @@ impl KeptGroups<'_> {
             .map(|value| format!(", null::{}", value.column.type_name))
             .collect();
         let keys = self.rows.key_of("s");
-        let group = |k: &Column| k.as_stored(&format!("s.{}", k.quoted()));
         let sql = format!(
             "select {row}, {group}{values}, $1::pg_catalog.text
                from coco_rows as b join {relation} as s on {same}",
             row = keys.join(", "),
-            group = self.groups.key.iter().map(group).collect::<Vec<_>>().join(", "),
-            relation = self.rows.relation_name,
+            group = self.groups.key_of_row.join(", "),
+            relation = self.groups.rows_with_key,
             same = all_equal(&self.rows.key, &numbered("b.k", keys.len()), &keys),
         );
         statements.select_into(&sql, &[arg(failure.to_text())], found)?;

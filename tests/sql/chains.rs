@@ -289,7 +289,7 @@ fn columns_that_are_never_null_are_declared_so() {
     let mut db = server.database("never_null");
     db.run(NOT_NULLS);
     for (name, query, expected) in [
-        ("plain", "select id, g, n, body, length(body) as len from s", "id g body"),
+        ("plain", "select id, g, n, body, length(body) as len, upper(n::text) as u from s", "id g body len"),
         (
             "made",
             "select id, coalesce(n, g) as a, coalesce(n, n) as b, 'x'::text as c, null::int as d, n is null as e,

@@ -122,7 +122,7 @@ fn what_has_no_rule_is_refused() {
         (grouped("generate_series(1, 2)"), "has a function that returns a set"),
         ("select region, n, count(*) as x from sales group by region, n".to_owned(), "does not group by exactly the columns"),
         ("select min(region) as region, count(*) as x from sales".to_owned(), "has no GROUP BY"),
-        ("select lower(region) as region, count(*) as x from sales group by lower(region)".to_owned(), "groups by an expression"),
+        ("select lower(region) as region, count(*) as x from sales group by lower(region)".to_owned(), "does not group by exactly the columns of the source key"),
         ("select s.region, count(*) as x from sales s join other o on o.region = s.region group by s.region".to_owned(), "reads more in FROM"),
         ("select region, count(*) as x from (select * from sales) s group by region".to_owned(), "reads more in FROM"),
         ("select region, count(*) as x from sales group by region limit 1".to_owned(), "has LIMIT or OFFSET"),
