@@ -5,7 +5,7 @@ ifdef PG_CONFIG
 export PG_CONFIG
 endif
 
-.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-estimate bench-groups bench-groups-delta bench-workers bench-large bench-recovery bench-gapless bench-chain bench-idle bench-peers bench-sizes report-screenshot lint clean
+.PHONY: all install uninstall installcheck install-sql install-sql-check dist deb help setup build test test-security test-cases test-examples test-clients test-deb test-versions fuzz chaos soak reference demo demo-search bench bench-writers bench-live bench-delta bench-sustained bench-external bench-memo bench-estimate bench-groups bench-groups-delta bench-workers bench-large bench-recovery bench-gapless bench-chain bench-idle bench-peers bench-sizes report-screenshot lint deny clean
 
 all: setup ## build the release for PG_CONFIG's server
 	@. scripts/common.sh && use_server && build_extension release
@@ -139,6 +139,9 @@ report-screenshot: ## docs/images/report.png: coco.report() as a browser shows i
 
 lint: ## cargo fmt --check, generated SQL, clippy
 	@scripts/lint.sh
+
+deny: ## licenses, sources and known weaknesses of the dependencies, by cargo-deny
+	@scripts/deny.sh
 
 clean: ## remove all that these targets have put into the checkout
 	rm -rf target .pg .pgrx .tools dist
