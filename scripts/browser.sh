@@ -14,5 +14,7 @@ if ! browser >/dev/null; then
   apt_install chromium || die "chromium is missing, please install it"
 fi
 fetch_packages browser Puppeteer
-cp "$ROOT/scripts/browser/look.mjs" "$packages/look.mjs"
+# Another process may be reading the script.
+cp "$ROOT/scripts/browser/look.mjs" "$packages/look.mjs.$$"
+mv -f "$packages/look.mjs.$$" "$packages/look.mjs"
 exec node "$packages/look.mjs" "$page" "$dir" "$(browser)"

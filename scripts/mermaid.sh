@@ -6,6 +6,7 @@
 . "$ROOT/scripts/npm.sh"
 
 fetch_packages mermaid Mermaid
-# A module is looked for from where the script is.
-cp "$ROOT/scripts/mermaid/read.mjs" "$packages/read.mjs"
+# A module is looked for from where the script is. Another process may be reading the script.
+cp "$ROOT/scripts/mermaid/read.mjs" "$packages/read.mjs.$$"
+mv -f "$packages/read.mjs.$$" "$packages/read.mjs"
 exec node "$packages/read.mjs"

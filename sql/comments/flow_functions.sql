@@ -40,7 +40,7 @@ fill_order: order in which an update of all items evaluates them, as in coco.alt
   keeps its order.
 aggregate: delta: coco keeps what each row of the source contributes to its group, and adds only the differences of changed
   rows to the group. The query then groups by the source key, reads nothing else, and calls only count, sum, avg, min, max,
-  bool_and, every and bool_or. group, or NULL: coco evaluates a changed group as a whole.
+  bool_and, every and bool_or, without ORDER BY, and with DISTINCT only count. group, or NULL: coco evaluates a changed group as a whole.
 
 With or_replace, a call that changes nothing is silent, and waits for nobody. Otherwise a NOTICE lists the differences, and
 coco does only what they need. coco compares what is bound, so a line break or a comment in the query is no difference. A

@@ -94,6 +94,8 @@ pub enum GroupPart {
     MinusOne,
     Least,
     Greatest,
+    /// The number of different values.
+    Distinct,
 }
 
 /// Numbers beyond these two are not added up.
@@ -112,6 +114,11 @@ impl GroupPart {
     /// again from the contributions of the group.
     pub fn adds_up(self) -> bool {
         !matches!(self, GroupPart::Scale | GroupPart::Least | GroupPart::Greatest)
+    }
+
+    /// Reports whether coco looks for values of the group by an index.
+    fn needs_index(self) -> bool {
+        !self.adds_up() || self == GroupPart::Distinct
     }
 
     /// Returns an expression for the part, over contributions `d` that satisfy a further condition.
@@ -136,6 +143,7 @@ impl GroupPart {
             GroupPart::True => count_of(v.clone()),
             GroupPart::One => equals("1"),
             GroupPart::MinusOne => equals("(-1)"),
+            GroupPart::Distinct => (format!("pg_catalog.count(distinct {v})"), None),
             GroupPart::Least => (format!("pg_catalog.min({v})"), None),
             GroupPart::Greatest => (format!("pg_catalog.max({v})"), None),
             GroupPart::Scale => (format!("pg_catalog.max(pg_catalog.scale({v}))"), None),
@@ -195,6 +203,8 @@ pub enum Aggregate {
     /// follow.
     Sum(usize, Summed),
     Average(usize, Summed),
+    /// The number of different values.
+    Distinct(usize),
     Least(usize),
     Greatest(usize),
     All(usize),
@@ -272,6 +282,7 @@ impl GroupShape {
                     }
                 }
             }
+            Aggregate::Distinct(value) => of(value, GroupPart::Distinct),
             Aggregate::Least(value) => of(value, GroupPart::Least),
             Aggregate::Greatest(value) => of(value, GroupPart::Greatest),
             Aggregate::All(value) => {
@@ -295,9 +306,13 @@ impl GroupShape {
     }
 
     /// Returns the expressions of the changes of all parts, over contributions `d` of a group that came
-    /// (`d.came`) or went. A part that does not add up is NULL.
-    pub fn changes_sql(&self) -> Vec<String> {
+    /// (`d.came`) or went. A part that does not add up is NULL. `distinct` returns the expression of a
+    /// change of [`GroupPart::Distinct`], which does not follow from these contributions alone.
+    pub fn changes_sql(&self, distinct: impl Fn(&RowValue) -> String) -> Vec<String> {
         let change = |p: &StatePart| {
+            if p.part == GroupPart::Distinct {
+                return distinct(&self.values[p.value]);
+            }
             let of = |condition| p.part.aggregate(&self.values[p.value], Some(condition));
             match p.part.adds_up() {
                 true => format!("{} operator(pg_catalog.-) {}", of("d.came"), of("not d.came")),
@@ -307,9 +322,29 @@ impl GroupShape {
         self.parts.iter().map(change).collect()
     }
 
+    /// Returns the expressions over contributions by which indexes find parts of a group, each with its
+    /// value.
+    pub fn indexed(&self, alias: &str) -> Vec<(String, &RowValue)> {
+        let mut all: Vec<(String, &RowValue)> = Vec::new();
+        for p in self.parts.iter().filter(|p| p.part.needs_index()) {
+            let value = &self.values[p.value];
+            let on = p.part.indexed(value, alias);
+            if !all.iter().any(|(known, _)| *known == on) {
+                all.push((on, value));
+            }
+        }
+        all
+    }
+
     /// Returns the names of the columns of the parts.
     pub fn part_names(&self) -> Vec<String> {
         numbered("p", self.parts.len())
+    }
+
+    /// Returns the values of which groups keep the number of different ones.
+    pub fn distinct_values(&self) -> impl Iterator<Item = &RowValue> {
+        let parts = self.parts.iter().filter(|p| p.part == GroupPart::Distinct);
+        parts.map(|p| &self.values[p.value])
     }
 
     /// Returns the names of the columns of the values.

@@ -94,13 +94,8 @@ fn create_contributions(new: &NewGroups) -> Result<()> {
         spi::execute(&format!("create index on {table} using btree ({on}) where {condition}"), &[])
     };
     index(group.clone(), "failure is not null")?;
-    let mut indexed: Vec<String> = Vec::new();
-    for (_, part, value) in shape.read_again() {
-        let on = part.indexed(value, "");
-        if !indexed.contains(&on) {
-            index(format!("{group}, {on}"), &format!("{} is not null", value.column.name))?;
-            indexed.push(on);
-        }
+    for (on, value) in shape.indexed("") {
+        index(format!("{group}, {on}"), &format!("{} is not null", value.column.name))?;
     }
     let comment = contributions_comment(new.flow, &source.name);
     spi::execute(&format!("comment on table {table} is {}", literal(&comment)), &[])?;

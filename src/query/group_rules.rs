@@ -11,7 +11,7 @@ use std::ffi::{CStr, c_void};
 use crate::catalog::group_state::{
     Aggregate, Conversion, GroupPart, GroupShape, RowValue, StatePart, Summed,
 };
-use crate::pg::columns::{self, Column};
+use crate::pg::columns::{self, Column, StoredType};
 use crate::pg::error::{Error, Result};
 
 /// The shape of a query that groups the rows of its source, with the expressions over a row.
@@ -47,7 +47,8 @@ impl ShapedGroups {
             if pg_sys::get_func_namespace(of.aggfnoid).to_u32() != pg_sys::PG_CATALOG_NAMESPACE {
                 return refused("which is not an aggregate of PostgreSQL itself");
             }
-            if !of.aggdistinct.is_null() {
+            let is_distinct = !of.aggdistinct.is_null();
+            if is_distinct && name != "count" {
                 return refused("with DISTINCT");
             }
             if !of.aggorder.is_null() || of.aggkind as u8 != b'n' {
@@ -71,6 +72,16 @@ impl ShapedGroups {
                     Aggregate::Count(self.counted(filtered(all, filter))?)
                 }
                 None => return refused("for which there is no rule"),
+                Some(argument) if is_distinct => {
+                    let type_oid = pg_sys::exprType(argument);
+                    if !can_be_counted(type_oid)? {
+                        return refused("over values that coco cannot compare");
+                    }
+                    let value =
+                        self.add_value(filtered(argument, filter), Conversion::Unchanged)?;
+                    self.add_part(value, GroupPart::Distinct)?;
+                    Aggregate::Distinct(value)
+                }
                 Some(argument) if name == "count" => {
                     Aggregate::Count(self.counted(filtered(is_not_null(argument), filter))?)
                 }
@@ -300,6 +311,13 @@ pub fn column_for(name: String, node: *mut pg_sys::Node) -> Result<Column> {
     let (type_oid, typmod, collation) =
         unsafe { (pg_sys::exprType(node), pg_sys::exprTypmod(node), pg_sys::exprCollation(node)) };
     columns::result_column(name, type_oid, typmod, collation)
+}
+
+/// Reports whether coco can count the different values of a type: a table of its own stores them as
+/// they are, and an index finds them.
+fn can_be_counted(type_oid: pg_sys::Oid) -> Result<bool> {
+    let column = columns::result_column(String::new(), type_oid, -1, pg_sys::InvalidOid)?;
+    Ok(column.kept != StoredType::Json && column.equals.is_some())
 }
 
 /// Returns the name of a function.

@@ -17,7 +17,7 @@
 
 use pgrx::pg_sys;
 
-use crate::catalog::group_state::GroupPart;
+use crate::catalog::group_state::{GroupPart, RowValue};
 use crate::catalog::internal_tables;
 use crate::catalog::item_failure::ItemFailure;
 use crate::catalog::model::{GroupState, Source};
@@ -343,15 +343,73 @@ impl KeptGroups<'_> {
             )
         };
         let mut selected = vec![group.clone(), count(""), count("d.failure is not null and ")];
-        selected.extend(self.groups.shape.changes_sql());
-        let sql = format!(
-            "select {} from ({} union all {}) as d group by {group}",
-            selected.join(", "),
+        selected.extend(self.groups.shape.changes_sql(|value| {
+            format!("coalesce(pg_catalog.max(x{}.change), 0)", value.column.name)
+        }));
+        let (distinct, joins): (Vec<String>, Vec<String>) =
+            self.groups.shape.distinct_values().map(|value| self.change_of_distinct(value)).unzip();
+        let both = format!(
+            "{} union all {}",
             one_side("coco_came", "coco_went", true),
             one_side("coco_went", "coco_came", false),
         );
-        statements.select_into(&sql, &[], &mut changes)?;
+        let (with, from) = match distinct.is_empty() {
+            true => (String::new(), format!("({both}) as d")),
+            false => {
+                let with = format!("with d as materialized ({both}){} ", distinct.concat());
+                (with, format!("d{}", joins.concat()))
+            }
+        };
+        let sql = format!("{with}select {} from {from} group by {group}", selected.join(", "));
+        // The number of different values depends on what `write_contributions` has written.
+        statements.query_into(&sql, &[], &mut changes)?;
         Ok(changes)
+    }
+
+    /// Returns a CTE with the change of the number of different values of groups, over the CTE `d` of
+    /// contributions that came or went, and the join with it.
+    ///
+    /// Of a value that `came` and `went` so many times, the group has as many rows now as the table of
+    /// contributions, which already has these changes, and had `went - came` more before. It is enough
+    /// to read one row more than it gained.
+    fn change_of_distinct(&self, value: &RowValue) -> (String, String) {
+        let name = &value.column.name;
+        let names = self.names();
+        let (of_d, of_v, of_c) = (
+            with_alias("d", &names.group),
+            with_alias("v", &names.group),
+            with_alias("c", &names.group),
+        );
+        let rows: Vec<String> = equal_by_nulls(&self.source.key, &of_c, &of_v)
+            .into_iter()
+            .map(|alike| {
+                format!(
+                    "(select from {} as c where {} and {} limit v.gained operator(pg_catalog.+) 1)",
+                    self.groups.contributions,
+                    alike.condition,
+                    value.column.equality(&format!("c.{name}"), &format!("v.{name}"))
+                )
+            })
+            .collect();
+        let with = format!(
+            ", x{name} as (
+               select {of_v},
+                      pg_catalog.sum((f.rows operator(pg_catalog.>) 0)::pg_catalog.int4 operator(pg_catalog.-)
+                                     (f.rows operator(pg_catalog.>) v.more)::pg_catalog.int4)::pg_catalog.int8 as change
+                 from (select d.*, greatest(d.more, 0) as gained
+                         from (select {of_d}, d.{name},
+                                      pg_catalog.count(*) filter (where d.came)
+                                        operator(pg_catalog.-) pg_catalog.count(*) filter (where not d.came) as more
+                                 from d where d.{name} is not null group by {of_d}, d.{name}) as d) as v
+                cross join lateral (select pg_catalog.count(*) as rows from ({rows}) as f) as f
+                group by {of_v})",
+            of_v = of_v.join(", "),
+            of_d = of_d.join(", "),
+            rows = rows.join(" union all "),
+        );
+        let same =
+            all_equal(&self.source.key, &with_alias(&format!("x{name}"), &names.group), &of_d);
+        (with, format!(" left join x{name} on {same}"))
     }
 
     /// Reports whether a row among contributions is a failing one.

@@ -62,7 +62,7 @@ const CHANGES: [&str; 18] = [
     "insert into sales (id, region, amount, n, paid, took, price, rate) values (1, 'north', 1, 1, true, '1 mon', '2', 3.5)",
 ];
 
-const QUERIES: [&str; 9] = [
+const QUERIES: [&str; 10] = [
     "select region, count(*) as all_rows, count(amount) as known, sum(amount) as total, avg(amount) as mean
        from sales group by region",
     "select region, sum(n) as total, avg(n) as mean, sum(n::smallint) as small, sum(n::bigint) as big, avg(n::bigint) as mean_big
@@ -77,6 +77,9 @@ const QUERIES: [&str; 9] = [
        from sales where n is distinct from 4 group by region having count(*) > 1 and sum(n) is not null order by 3",
     "select region, sum(amount * n + 1) as products, count(nullif(n, 3)) as not_three from sales where paid group by region",
     "select region from sales group by region",
+    "select region, count(distinct n) as numbers, count(distinct lower(note)) filter (where paid) as notes,
+            count(distinct rate) as rates, count(distinct n % 4) + count(*) as more, count(distinct price) as prices
+       from sales group by region having count(distinct n) > 0 or min(n) is null",
 ];
 
 #[test]
