@@ -44,13 +44,20 @@ in_memory() {
 if [ -z "${TMPDIR:-}" ] && in_memory; then export TMPDIR=/dev/shm; fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/coco.XXXXXX")
+beside=
 cleanup() {
   local status=$?
+  if [ -n "$beside" ]; then
+    kill -- "-$beside" 2>/dev/null || true
+    wait "$beside" 2>/dev/null || true
+    cat "$work/beside.log"
+  fi
   if [ $status != 0 ] && [ -s "$work/pg/log" ]; then
     say "the end of the server's log"
     tail -n 60 "$work/pg/log" >&2
   fi
   "$ROOT/scripts/cluster.sh" stop "$work/pg" || true
+  "$ROOT/scripts/cluster.sh" stop "$work/pg2" || true
   # Part of it may belong to the server's user.
   rm -rf "$work" 2>/dev/null || as_root rm -rf "$work" || true
 }
@@ -69,12 +76,43 @@ units() {
   cargo test --lib "${together[@]}" "$PG_FEATURE connectors documents code" -- "$@"
 }
 
-# against_a_server BINARY [ARGUMENT...]: the tests of a binary, or of all ('*'). The arguments are the binary's.
+# against_a_server 'BINARY...' [ARGUMENT...]: the tests of these binaries. The arguments are the binaries'.
 against_a_server() {
-  local binary=$1
+  local chosen=() binary
+  for binary in $1; do chosen+=(--test "$binary"); done
   shift
   COCO_TEST_URL="$url" COCO_TEST_PG_BIN="$PG_BIN" \
-    cargo test --no-fail-fast --test "$binary" "${together[@]}" "$PG_FEATURE connectors documents code" -- "$@"
+    cargo test --no-fail-fast "${chosen[@]}" "${together[@]}" "$PG_FEATURE connectors documents code" -- "$@"
+}
+
+# Tests that mostly wait: for workers, and for servers of other kinds.
+waiting=(workers main hostile_servers)
+
+# all_others OUTPUT: the names of all other binaries, from what cargo says when it has built them.
+all_others() {
+  local name
+  sed -n 's|^ *Executable tests/.* (.*/\(.*\)-[0-9a-f]*)$|\1|p' "$1" | while read -r name; do
+    [[ " ${waiting[*]} " == *" $name "* ]] || printf '%s ' "$name"
+  done
+}
+
+# all_against_servers [ARGUMENT...]: the tests of all binaries. Those that mostly wait run beside the others, against a
+# server of their own; their output follows.
+all_against_servers() {
+  local failed=0 url2
+  # First, because the two calls below would wait for each other.
+  cargo test --no-run --tests "${together[@]}" "$PG_FEATURE connectors documents code" 2>&1 | tee "$work/built"
+  url2=$("$ROOT/scripts/cluster.sh" start "$work/pg2" --fast)
+  set -m
+  (url=$url2 against_a_server "${waiting[*]}" "$@") >"$work/beside.log" 2>&1 &
+  beside=$!
+  set +m
+  against_a_server "$(all_others "$work/built")" "$@" || failed=1
+  wait "$beside" || failed=1
+  beside=
+  say "tests that mostly wait"
+  cat "$work/beside.log"
+  return $failed
 }
 
 install_and_start() {
@@ -90,7 +128,7 @@ if [ ${#binaries[@]} = 0 ]; then
   install_and_start
   "$ROOT/scripts/pgspot.sh"
   PGHOST=$work/pg PGUSER=postgres "$ROOT/scripts/installcheck.sh"
-  against_a_server '*' "${options[@]}"
+  all_against_servers "${options[@]}"
   exit
 fi
 

@@ -123,8 +123,20 @@ impl FollowedFlow {
 
     /// Reports whether a transaction of the flow would find nothing.
     pub fn is_idle(&self, flow: &LiveFlow) -> bool {
+        self.has_no_changes(flow) && self.idle.is_idle()
+    }
+
+    /// Reports whether a transaction of the flow would find no changes. It may be necessary all the
+    /// same, because an object may have been altered.
+    pub fn has_no_changes(&self, flow: &LiveFlow) -> bool {
         let is_plain = flow.attempts == 0 && !flow.swaps && flow.next_update.is_none();
-        is_plain && !self.has_unfinished() && self.idle.is_idle()
+        is_plain && !self.has_unfinished() && self.idle.has_no_changes()
+    }
+
+    /// Returns a number that changes with each commit that concerns the flow, if there was one since
+    /// the flow's last transaction.
+    pub fn counted(&self) -> Option<u64> {
+        self.idle.counted()
     }
 
     /// Returns how long the worker must leave the flow alone: after a failure, or because of its

@@ -68,13 +68,25 @@ impl IdleFlow {
         }
     }
 
+    /// Returns the sum of the counts for the flow's logs, if commits were counted since the last
+    /// transaction.
+    pub fn counted(&self) -> Option<u64> {
+        let watched = self.watched.as_ref()?;
+        let now = change_counts::sum(backend::database(), &watched.captures);
+        (now != watched.changes).then_some(now)
+    }
+
     /// Reports whether nothing has happened since the last transaction that could concern the flow.
     pub fn is_idle(&self) -> bool {
-        self.has_nothing_left
+        self.has_no_changes()
             && self.watched.as_ref().is_some_and(|watched| {
                 watched.looked_at.elapsed() < LOOK_EVERY
                     && watched.invalidations == invalidation::invalidation_count()
-                    && watched.changes == change_counts::sum(backend::database(), &watched.captures)
             })
+    }
+
+    /// Reports whether the last transaction left nothing over, and no commit was counted since.
+    pub fn has_no_changes(&self) -> bool {
+        self.has_nothing_left && self.watched.is_some() && self.counted().is_none()
     }
 }

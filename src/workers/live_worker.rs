@@ -320,20 +320,65 @@ impl LiveWorker {
         let by_id: HashMap<i32, &LiveFlow> = flows.iter().map(|flow| (flow.id, flow)).collect();
         let count = self.chains.len();
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
-        for n in 0..count {
-            let chain = &self.chains[(self.first + n) % count];
-            let chain: Vec<&LiveFlow> =
-                chain.iter().filter_map(|id| by_id.get(id).copied()).collect();
-            self.take_turns(&chain, &mut round);
-            if round.is_over {
-                break;
-            }
-        }
+        let chains: Vec<Vec<&LiveFlow>> = (0..count)
+            .map(|n| &self.chains[(self.first + n) % count])
+            .map(|chain| chain.iter().filter_map(|id| by_id.get(id).copied()).collect())
+            .collect();
+        self.take_all_turns(&chains, &mut round);
         self.live_flows = flows;
         if takes_turns {
             self.last_needed = Instant::now();
         }
         round.pause
+    }
+
+    /// Runs the turns of all chains. Those without changes come last: after an invalidation, the worker
+    /// looks at all of them once. If a commit comes meanwhile, the rest of them wait for the next
+    /// round.
+    fn take_all_turns(&mut self, chains: &[Vec<&LiveFlow>], round: &mut Round) {
+        let mut looks = Vec::new();
+        let mut seen: HashMap<i32, Option<u64>> = HashMap::new();
+        for chain in chains {
+            if round.takes_turns && !self.is_idle(chain) && self.has_no_changes(chain) {
+                looks.push(chain);
+                continue;
+            }
+            seen.extend(chain.iter().map(|flow| (flow.id, self.counted(flow))));
+            self.take_turns(chain, round);
+            if round.is_over {
+                return;
+            }
+        }
+        let mut is_interrupted = false;
+        for chain in looks {
+            if is_interrupted {
+                chain.iter().for_each(|flow| self.deliver(flow, round));
+                round.pause = None;
+                continue;
+            }
+            self.take_turns(chain, round);
+            if round.is_over {
+                return;
+            }
+            is_interrupted = chains.iter().flatten().any(|flow| {
+                let counted = self.counted(flow);
+                counted.is_some() && seen.get(&flow.id) != Some(&counted)
+            });
+        }
+    }
+
+    /// Reports whether transactions of these flows would find no changes.
+    fn has_no_changes(&self, chain: &[&LiveFlow]) -> bool {
+        let has_none = |flow: &&LiveFlow| {
+            self.flows.get(&flow.id).is_some_and(|state| state.has_no_changes(flow))
+        };
+        chain.iter().all(has_none)
+    }
+
+    /// Returns a number that changes with each commit that concerns a flow, if there was one since the
+    /// flow's last transaction.
+    fn counted(&self, flow: &LiveFlow) -> Option<u64> {
+        self.flows.get(&flow.id)?.counted()
     }
 
     /// Runs the turns of a chain: flows of which each comes after those that feed it. Those that can

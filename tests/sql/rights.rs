@@ -177,6 +177,9 @@ fn code_in_a_flow_cannot_take_the_rights_of_those_who_run_it() {
 #[test]
 fn a_fingerprint_is_the_same_whatever_the_search_path_is() {
     let mut db = TestDb::new("rights_fingerprint");
+    // Before PostgreSQL 16, the setting has another name.
+    let parallel_name = "select name from pg_settings where name in ('debug_parallel_query', 'force_parallel_mode')";
+    let parallel_name = text(&mut db.client, parallel_name);
     db.run("create schema other; create table other.t (id int); create type other.pair as (a regclass, b int)");
     // A regclass says its schema where that is not on the path.
     for value in [
@@ -187,7 +190,7 @@ fn a_fingerprint_is_the_same_whatever_the_search_path_is() {
         let mut all = Vec::new();
         for path in ["pg_catalog", "other", "other, pg_catalog"] {
             for parallel in ["off", "on"] {
-                db.run(&format!("set search_path = {path}; set debug_parallel_query = {parallel}"));
+                db.run(&format!("set search_path = {path}; set {parallel_name} = {parallel}"));
                 all.push(text(
                     &mut db.client,
                     &format!("select coco.fingerprint({value}, n)::text from pg_catalog.generate_series(1, 1) as n"),
