@@ -55,6 +55,9 @@ pub struct FollowedFlow {
     postponed_until: Option<Instant>,
     /// Whether the flow is known to have no external targets.
     is_local: bool,
+    /// The last transaction found external targets. Unlike `is_local`, this stays when the catalog
+    /// changes.
+    was_external: bool,
     /// Whether the flow is known to need transactions of its own.
     runs_alone: bool,
     /// Whether the flow has nothing to do.
@@ -119,6 +122,11 @@ impl FollowedFlow {
 
     pub fn may_be_external(&self) -> bool {
         !self.is_local
+    }
+
+    /// Reports whether the flow had external targets when it had its last transaction.
+    pub fn was_external(&self) -> bool {
+        self.was_external
     }
 
     /// Reports whether a transaction of the flow would find nothing.
@@ -279,6 +287,7 @@ impl FollowedFlow {
 
     fn finished(&mut self, outcome: &UpdateOutcome) -> FinishedTurn {
         self.is_local = !outcome.external;
+        self.was_external = outcome.external;
         let times = outcome.again.into_iter().chain(self.cursors.unsaved_for());
         let next = times.min();
         self.idle.end_turn(outcome, next);

@@ -352,7 +352,12 @@ impl LiveWorker {
         let mut is_interrupted = false;
         for chain in looks {
             if is_interrupted {
-                chain.iter().for_each(|flow| self.deliver(flow, round));
+                // To ask the catalog about external targets would take as long as the looks.
+                let external = |flow: &&&LiveFlow| {
+                    self.flows.get(&flow.id).is_some_and(FollowedFlow::was_external)
+                };
+                let external: Vec<&&LiveFlow> = chain.iter().filter(external).collect();
+                external.into_iter().for_each(|flow| self.deliver(flow, round));
                 round.pause = None;
                 continue;
             }
