@@ -40,6 +40,15 @@ measure() {
   sql "select extract(epoch from pg_xact_commit_timestamp(t.xmin) - pg_xact_commit_timestamp(s.xmin)) * 1e3
          from busy s join busy_target t using (id) where s.id > $last" >"$work/latency"
   for p in 0.5 0.99; do note "$1.$p" "$(quantile $p <"$work/latency")"; done
+  # Any DDL makes the workers look at every flow once.
+  last=$(sql "select coalesce(max(id), 0) from busy")
+  bench -c 2 -R "$rate" -T 20 -f "$work/row" >/dev/null &
+  sleep 8
+  sql "create table made_by_$1 (a int)" >/dev/null
+  wait $!
+  sql "select coco.wait('busy', '60 s')" >/dev/null
+  note "$1.altered" "$(sql "select max(extract(epoch from pg_xact_commit_timestamp(t.xmin) - pg_xact_commit_timestamp(s.xmin)) * 1e3)
+                              from busy s join busy_target t using (id) where s.id > $last")"
 }
 
 add busy
@@ -52,4 +61,5 @@ result "nothing changes: % of a core" "$(of many.idle)" "$(of one.idle)" "<= 0.5
 result "one flow follows $rate commits/s: % of a core" "$(of many.busy)" "$(of one.busy)"
 result "commit to its target, median, ms" "$(of many.0.5)" "$(of one.0.5)"
 result "commit to its target, p99, ms" "$(of many.0.99)" "$(of one.0.99)"
+result "the same, longest beside a CREATE TABLE, ms" "$(of many.altered)" "$(of one.altered)"
 report "$flows idle live flows beside none (CPU of the workers and the launcher)"
